@@ -1,0 +1,190 @@
+"""What callers ask of the control plane and what they get: the same in process, over gRPC and over HTTP.
+
+Documents are plain JSON mappings in the shape that the outer contract fixes (`docs/contract.md`), made in one place
+(`flexcore/monitor/document.py`); entrances pass them on as they are.
+"""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+from flexcore.model.errors import Diagnostic
+from flexcore.model.ids import ExecutionId
+from flexcore.model.lifecycle import ExecutionStatus
+from flexcore.model.values import JSON
+
+Item = TypeVar("Item")
+Document: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """Some of a list, and where the rest begins (None: that was all)."""
+
+    items: tuple[Item, ...]
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionQuery:
+    """Which executions; newest first. `cursor` is a Page's `next`."""
+
+    workspace: str = "default"
+    workflow: str | None = None
+    status: ExecutionStatus | None = None
+    since: datetime | None = None
+    unfinished: bool = False
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A workflow file and every file that belongs to it, by relative path. `origin` is the author's folder, if local."""
+
+    text: str
+    file_name: str = "workflow.yaml"
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRequest:
+    """Start an execution. Without `version`, the newest. `timeout` bounds the whole execution."""
+
+    workflow: str
+    version: str | None = None
+    workspace: str = "default"
+    input: JSON = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    runtime: str | None = None
+    idempotency_key: str | None = None
+    timeout: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRequest:
+    """One task on one runtime, without a workflow file: a one-step execution underneath."""
+
+    runtime: str
+    type: str
+    parameters: Mapping[str, JSON] = field(default_factory=dict)
+    workspace: str = "default"
+    timeout: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The acknowledgement: durable. `existing` when the idempotency key had been used for the same request."""
+
+    id: ExecutionId
+    existing: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchEvent:
+    """Something that happened to an execution.
+
+    `kind` is `history` (then `seq` is set and `body` is the change with its `type`), `log` (`body`: path, stream,
+    text) or `progress` (`body`: path, fraction, note, metrics). Only history can be resumed from a `seq`.
+    """
+
+    kind: str
+    at: datetime
+    body: Document
+    seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPage:
+    """Lines of an attempt's output in the order written; give `next` back to read on."""
+
+    pieces: tuple[Document, ...]  # {path, attempt, stream, offset, text}
+    next: str | None
+    ended: bool  # nothing more will come
+
+
+class ControlPlaneApi(Protocol):
+    """Every capability of FlexCore, whether the control plane runs in this process or behind a server.
+
+    Methods raise the errors of `flexcore.model.errors`, the same on both sides.
+    """
+
+    async def validate(self, bundle: Bundle) -> Sequence[Diagnostic]:
+        """Check a workflow; an empty answer means it is valid."""
+        ...
+
+    async def deploy(self, bundle: Bundle, workspace: str = "default") -> Document:
+        """Store a version: `{name, version, created}`. Raises InvalidDefinition."""
+        ...
+
+    async def plan(
+        self, workflow: str, version: str | None = None, runtime: str | None = None, workspace: str = "default"
+    ) -> Document:
+        """Say where each step would go now: `{workflow, version, steps: [{path, id, type, placement}]}`."""
+        ...
+
+    async def workflows(self, workspace: str = "default", runtime: str | None = None) -> Sequence[Document]:
+        """List definitions: `{name, version, description, runtimes, created_at}`, by name."""
+        ...
+
+    async def workflow(self, name: str, version: str | None = None, workspace: str = "default") -> Document:
+        """Give a definition with its `text` and `versions`."""
+        ...
+
+    async def delete_workflow(self, name: str, workspace: str = "default") -> None:
+        """Take a definition out of the list."""
+        ...
+
+    async def start(self, request: StartRequest) -> Started:
+        """Accept an execution. Raises NotFound, InvalidInput, NoFeasibleRuntime, AlreadyExists (key reused), …."""
+        ...
+
+    async def execute_task(self, request: TaskRequest) -> Started:
+        """Run one task on one runtime."""
+        ...
+
+    async def execution(self, id: ExecutionId) -> Document:
+        """Give the execution document."""
+        ...
+
+    async def executions(self, query: ExecutionQuery) -> Page[Document]:
+        """List executions without their steps, newest first."""
+        ...
+
+    async def history(self, id: ExecutionId, after: int = 0, limit: int = 1000) -> Page[Document]:
+        """Give history entries `{seq, at, type, …}`."""
+        ...
+
+    def watch(self, id: ExecutionId, after: int = 0) -> AsyncGenerator[WatchEvent, None]:
+        """Follow an execution from a history entry on, until it has ended. History has no gaps and no repeats."""
+        ...
+
+    async def logs(self, id: ExecutionId, path: str | None = None, cursor: str | None = None) -> LogPage:
+        """Read the logs of a step's last attempt, or of all steps."""
+        ...
+
+    async def cancel(self, id: ExecutionId, reason: str = "") -> None:
+        """Ask for the end of an execution; durable on return. Raises IllegalTransition when it has ended."""
+        ...
+
+    async def retry(self, id: ExecutionId, from_step: str | None = None) -> Started:
+        """Start a new, linked execution that reuses the results above the given (or the first failed) step."""
+        ...
+
+    async def resume(self) -> Sequence[ExecutionId]:
+        """Take up every unfinished execution whose owner is dead; name those now being worked on."""
+        ...
+
+    async def explain(self, id: ExecutionId, path: str) -> Document:
+        """Say why a step went where it did, or why it waits: `{path, placement, sentences, waiting_for}`."""
+        ...
+
+    async def runtimes(self) -> Sequence[Document]:
+        """List runtimes: `{name, type, enabled, priority, health: {state, reason}, step_kinds}`."""
+        ...
+
+    async def runtime(self, name: str) -> Document:
+        """Give one runtime with its full health and capabilities."""
+        ...

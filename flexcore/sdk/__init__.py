@@ -1,0 +1,1 @@
+"""For programs that use FlexCore: the task decorator and the client of a server."""
