@@ -130,6 +130,8 @@ class StepStarted:
     kind: str
     loop: LoopState | None = None
     child: ExecutionId | None = None
+    parameters: Payload = NOTHING  # the child's input
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,6 +86,7 @@ class StepState:
     env: Mapping[str, str] = field(default_factory=dict)
     handle: Handle | None = None
     adoptions: int = 0
+    in_flight: bool = False  # an attempt is, or may be, somewhere out there
     result: Payload = NOTHING
     failure: Failure | None = None
     tolerated: bool = False  # failed, but `on_error: continue` turned the failure into a result

@@ -53,7 +53,7 @@ STEP_TRANSITIONS: dict[StepStatus, frozenset[StepStatus]] = {
     StepStatus.WAITING: frozenset(StepStatus) - {StepStatus.WAITING},
     StepStatus.PENDING: _STEP_END - {StepStatus.SKIPPED} | {StepStatus.PENDING, StepStatus.RUNNING},
     StepStatus.RUNNING: _STEP_END - {StepStatus.SKIPPED} | {StepStatus.PENDING},
-    StepStatus.SUSPENDED: _STEP_END - {StepStatus.SKIPPED},
+    StepStatus.SUSPENDED: frozenset({StepStatus.SUCCEEDED, StepStatus.CANCELLED}),
     StepStatus.SUCCEEDED: frozenset(),
     StepStatus.FAILED: frozenset(),
     StepStatus.SKIPPED: frozenset(),

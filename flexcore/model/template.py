@@ -25,7 +25,7 @@ class Expression:
 
     `path` is set for a plain path such as `results.fetch.rows[0].id`: root name first, then keys and indices; it is
     resolved natively. `literal` is set for a JSON literal (its value in a 1-tuple). With neither, JavaScript decides.
-    `reads` has one entry per thing it refers to: the root name, and for `results` also the step
+    `reads` has one entry per thing it refers to: the root name, and for `results`, `vars` and `env` also the name below
     (`("results", "fetch")`; only `("results",)` when the step is computed).
     """
 
