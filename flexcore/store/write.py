@@ -1,6 +1,6 @@
 """How the engine writes: the journal, which is the only way execution state changes, and who may use it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NewType, Protocol
@@ -91,8 +91,12 @@ class Journal(Protocol):
         """
         ...
 
-    def open_executions(self) -> AsyncIterator[OpenExecution]:
-        """Give every unfinished execution that belongs to this owner."""
+    def open_executions(self, only: Collection[ExecutionId] = ()) -> AsyncIterator[OpenExecution]:
+        """Give every unfinished execution that belongs to this owner, or those of `only` among them."""
+        ...
+
+    async def history(self, id: ExecutionId) -> Sequence[HistoryEntry]:
+        """Give the whole history of any execution, for a parent that looks for its child. Raises NotFound."""
         ...
 
     async def commands(self) -> Sequence[Command]:

@@ -1,0 +1,1 @@
+"""Decides what happens next, makes it durable, and only then acts."""

@@ -1,0 +1,185 @@
+"""Does what has been decided, once it is durable: starts attempts, ends them, looks after sub-workflows.
+
+Everything here may be done again after a crash: starting is adopting, ending is idempotent, a child has its id first.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Protocol, assert_never
+
+import structlog
+
+from flexcore.engine.attempts import Attempt, Driver
+from flexcore.engine.live import Live
+from flexcore.engine.work import (
+    Action,
+    AttemptEnded,
+    CancelChild,
+    ChildAccepted,
+    ChildFinished,
+    EndAttempt,
+    Event,
+    ForgetAttempt,
+    StartAttempt,
+    StartChild,
+)
+from flexcore.model.errors import FlexCoreError
+from flexcore.model.execution import ExecutionState, StepState
+from flexcore.model.failure import ErrorClass, Failure
+from flexcore.model.ids import AttemptId, ExecutionId
+from flexcore.model.lifecycle import ExecutionStatus
+from flexcore.model.workflow import SubWorkflow
+from flexcore.runtime.interface import AttemptScope
+
+_log = structlog.get_logger(__name__)
+
+_CONFIRM_WITHIN_SECONDS = 60.0  # then the rest is left to the sweep of orphans
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+
+Post = Callable[[Live, Event], None]
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+
+
+class Children(Protocol):
+    """What a parent can do about the execution of a sub-workflow."""
+
+    async def ensure_child(self, live: Live, action: StartChild) -> Live | ExecutionState:
+        """Start the child, or find it: in memory, or as it ended."""
+        ...
+
+    def cancel(self, id: ExecutionId, reason: str) -> None:
+        """Cancel it. Raises NotFound when it is not open here."""
+        ...
+
+
+class Performer:
+    """Performs actions for every execution of an engine."""
+
+    def __init__(self, driver: Driver, children: Children, post: Post, spawn: Spawn) -> None:
+        self._driver = driver
+        self._children = children
+        self._post = post
+        self._spawn = spawn
+
+    def perform(self, live: Live, action: Action) -> None:
+        """Do one thing. Returns at once; what takes time goes on beside."""
+        match action:
+            case StartAttempt(path=path):
+                self._start(live, live.state.steps[path])
+            case EndAttempt(path=path):
+                self._end(live, live.state.steps[path])
+            case ForgetAttempt(path=path):
+                self._forget(live, live.state.steps[path])
+            case StartChild():
+                self._spawn(self._child(live, action))
+            case CancelChild(child=child):
+                with suppress(FlexCoreError):
+                    self._children.cancel(child, "the execution it belongs to is ending")
+            case _:
+                assert_never(action)
+
+    def take_up(self, live: Live, step: StepState) -> None:
+        """Go on with a step of an adopted execution."""
+        if step.status.is_terminal:
+            return
+        if step.child is not None:
+            self._take_up_child(live, step)
+        elif step.in_flight and step.due_at is None:
+            self._start(live, step)
+        if step.in_flight and step.ending is not None:
+            self._end(live, step)
+
+    def end_all(self, live: Live) -> None:
+        """End every attempt of an execution that is given up."""
+        for step in live.state.steps.values():
+            if step.in_flight:
+                self._end(live, step)
+
+    # --- attempts
+
+    def _start(self, live: Live, state: StepState) -> None:
+        key = (state.path, state.attempt)
+        if key in live.attempts or state.status.is_terminal:
+            return
+        attempt = Attempt(
+            header=live.state.header,
+            state=state,
+            step=live.loaded.graph.step(state.path),
+            folder=live.loaded.folder,
+        )
+        task = self._spawn(self._driver.drive(attempt, lambda event: self._post(live, event)))
+        live.attempts[key] = task
+        task.add_done_callback(lambda _: live.attempts.pop(key, None))
+
+    def _end(self, live: Live, state: StepState) -> None:
+        key = (state.path, state.attempt)
+        if key not in live.endings:
+            live.endings[key] = task = self._spawn(self._end_surely(live, state))
+            task.add_done_callback(lambda _: live.endings.pop(key, None))
+
+    async def _end_surely(self, live: Live, state: StepState) -> None:
+        clock = asyncio.get_running_loop().time
+        until, pause = clock() + _CONFIRM_WITHIN_SECONDS, _FIRST_PAUSE_SECONDS
+        confirmed = False
+        while not confirmed and clock() < until:
+            confirmed = await self._cleaned(live, state, self._driver.grace)
+            if not confirmed:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+        if not confirmed:
+            _log.error("attempt.end_unconfirmed", execution=live.id, path=state.path, runtime=state.runtime)
+        event = AttemptEnded(path=state.path, attempt=state.attempt, token=state.token, confirmed=confirmed)
+        self._post(live, event)
+
+    async def _cleaned(self, live: Live, state: StepState, grace: timedelta) -> bool:
+        handle = state.handle or live.handles.get(state.path)
+        scope = AttemptScope(id=AttemptId(live.id, state.path, state.attempt), handle=handle, grace=grace)
+        try:
+            report = await self._driver.runtimes.get(state.runtime or "").cleanup(scope)
+        except FlexCoreError as error:
+            _log.warning("attempt.cleanup_failed", execution=live.id, path=state.path, reason=error.message)
+            return False
+        return not report.pending and not report.unknown
+
+    def _forget(self, live: Live, state: StepState) -> None:
+        handle = live.handles.pop(state.path, None) or state.handle
+        if handle is not None and handle.identity:
+            self._spawn(self._forget_attempt(live, state))
+
+    async def _forget_attempt(self, live: Live, state: StepState) -> None:
+        await self._cleaned(live, state, timedelta(0))
+
+    # --- sub-workflows
+
+    def _take_up_child(self, live: Live, step: StepState) -> None:
+        action = live.loaded.graph.step(step.path).action
+        if isinstance(action, SubWorkflow) and step.child is not None:
+            start = StartChild(path=step.path, child=step.child, workflow=action.name, input=step.parameters)
+            self._spawn(self._child(live, start))
+
+    async def _child(self, live: Live, action: StartChild) -> None:
+        try:
+            child = await self._children.ensure_child(live, action)
+        except FlexCoreError as error:
+            failure = Failure(message=error.message, error_class=ErrorClass.INPUT, name=error.code, hint=error.hint)
+            self._post(live, _not_started(action, failure))
+            return
+        self._post(live, ChildAccepted(path=action.path, child=action.child))
+        if isinstance(child, Live):
+            child.on_end.append(lambda state: self._post(live, _ended(action, state)))
+        else:
+            self._post(live, _ended(action, child))
+
+
+def _not_started(action: StartChild, failure: Failure) -> ChildFinished:
+    return ChildFinished(path=action.path, child=action.child, status=ExecutionStatus.FAILED, failure=failure)
+
+
+def _ended(action: StartChild, state: ExecutionState) -> ChildFinished:
+    header = state.header
+    return ChildFinished(
+        path=action.path, child=action.child, status=header.status, output=header.output, failure=header.failure
+    )

@@ -1,0 +1,241 @@
+"""Drives one attempt: resolves what it needs, calls the runtime, and posts what matters to the loop as events.
+
+Logs, metrics and progress go straight to the log store and the observer. Secrets are filled in here, after the
+commit that dispatched the attempt, and redacted from everything that comes back.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flexcore.engine.ports import Logs, Observer, Runtimes, Secrets
+from flexcore.engine.work import AttemptFinished, AttemptSubmitted, AttemptUnavailable, Event
+from flexcore.model.errors import Fenced, FlexCoreError, NotFound, RuntimeUnavailable
+from flexcore.model.execution import ExecutionHeader, SecretText, StepState
+from flexcore.model.failure import ErrorClass, Failure
+from flexcore.model.ids import AttemptId
+from flexcore.model.values import JSON, NOTHING, Payload, canonical
+from flexcore.model.workflow import Step, StepKind
+from flexcore.runtime.interface import (
+    ExecutionRequest,
+    ExecutionResult,
+    Failed,
+    Finished,
+    LogChunk,
+    LogStream,
+    Submitted,
+)
+from flexcore.runtime.plugin import ArtifactStore
+from flexcore.security.secrets import RedactingStream, Redactor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What there is to drive: the step as dispatched, and where it belongs."""
+
+    header: ExecutionHeader
+    state: StepState
+    step: Step
+    folder: Path  # of the version's files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
+    """Everything that driving an attempt takes."""
+
+    runtimes: Runtimes
+    artifacts: ArtifactStore
+    logs: Logs
+    secrets: Secrets
+    observer: Observer
+    inline_bytes: int
+    grace: timedelta = timedelta(seconds=30)
+
+    async def drive(self, attempt: Attempt, post: Callable[[Event], None]) -> None:
+        """Run or adopt the attempt until it ends, and post its end exactly once. Cancelling this detaches."""
+        state = attempt.state
+        try:
+            request = await self._request(attempt)
+            if isinstance(request, Failure):
+                post(_finished(state, failure=request))
+                return
+            await self._follow(attempt, request, post)
+        except RuntimeUnavailable as error:
+            post(_unavailable(state, error.message))
+        except NotFound as error:
+            post(_unavailable(state, error.message))
+        except Fenced:
+            return  # a later attempt has taken over: late is not failed, and nobody waits for us
+        except FlexCoreError as error:
+            failure = Failure(message=error.message, error_class=ErrorClass.INTERNAL, name=error.code, hint=error.hint)
+            post(_finished(state, failure=failure))
+
+    async def _follow(self, attempt: Attempt, request: ExecutionRequest, post: Callable[[Event], None]) -> None:
+        state = attempt.state
+        runtime = self.runtimes.get(state.runtime or "")
+        sink = _LogSink(self, attempt, Redactor(request.secrets)) if request.secrets else _LogSink(self, attempt, None)
+        async with aclosing(runtime.execute(request)) as events:
+            async for event in events:
+                if isinstance(event, Finished):
+                    await sink.close()
+                    post(await self._settled(state, event.result, sink.redactor))
+                    return
+                if isinstance(event, Submitted):
+                    post(
+                        AttemptSubmitted(
+                            path=state.path,
+                            attempt=state.attempt,
+                            token=state.token,
+                            handle=event.handle,
+                            adopted=event.adopted,
+                        )
+                    )
+                elif isinstance(event, LogChunk):
+                    await sink.take(event)
+                else:
+                    self.observer.reported(attempt.header.id, state.path, state.attempt, event)
+        raise RuntimeUnavailable("the runtime stopped reporting before the end")
+
+    async def _request(self, attempt: Attempt) -> ExecutionRequest | Failure:
+        header, state = attempt.header, attempt.state
+        filled = await self._parameters(state)
+        if isinstance(filled, Failure):
+            return filled
+        values, secrets = filled
+        parameters = self.runtimes.validate(StepKind(state.kind), values, state.runtime or "")
+        if isinstance(parameters, Failure):
+            return parameters
+        offsets: Mapping[LogStream, int] = {}
+        if state.handle is not None or state.adoptions or state.spent.get("postponed"):
+            offsets = await self.logs.offsets(header.id, state.path, state.attempt)
+        return ExecutionRequest(
+            id=AttemptId(header.id, state.path, state.attempt),
+            token=state.token,
+            kind=StepKind(state.kind),
+            parameters=parameters,
+            requirements=attempt.step.requirements,
+            workflow=header.workflow,
+            workspace=header.workspace,
+            folder=attempt.folder,
+            env=state.env,
+            secrets=secrets,
+            labels=header.labels,
+            deadline=state.expires_at,
+            grace=self.grace,
+            handle=state.handle,
+            log_offsets=offsets,
+        )
+
+    async def _parameters(self, state: StepState) -> tuple[Mapping[str, JSON], tuple[str, ...]] | Failure:
+        value = state.parameters.value
+        if state.parameters.ref is not None:
+            value = msgspec.json.decode(await self.artifacts.get(state.parameters.ref))
+        if not state.secrets:
+            return (value if isinstance(value, Mapping) else {}), ()
+        used: dict[str, str] = {}
+        for text in state.secrets:
+            for part, name in text.parts:
+                if part == "secret" and name not in used:
+                    try:
+                        used[name] = self.secrets.get(name)
+                    except FlexCoreError as error:
+                        return Failure(message=error.message, error_class=ErrorClass.INPUT, hint=error.hint)
+        # A copy: the state's own value keeps the references.
+        copy = msgspec.json.decode(canonical(value))
+        for text in state.secrets:
+            _fill(copy, text, used)
+        return copy, tuple(used.values())
+
+    async def _settled(self, state: StepState, result: ExecutionResult, redactor: Redactor | None) -> AttemptFinished:
+        outcome = result.outcome
+        if isinstance(outcome, Failed):
+            failure = outcome.failure if redactor is None else _redacted(outcome.failure, redactor)
+            return _finished(state, failure=failure, result=result)
+        output = outcome.output if redactor is None else redactor.json(outcome.output)
+        data = canonical(output)
+        payload = Payload(output)
+        if len(data) > self.inline_bytes:
+            payload = Payload(ref=await self.artifacts.put(data))
+        return _finished(state, payload=payload, result=result)
+
+
+@dataclass(slots=True)
+class _LogSink:
+    """Takes an attempt's output to the log store, redacted where secrets are about."""
+
+    driver: Driver
+    attempt: Attempt
+    redactor: Redactor | None
+    streams: dict[LogStream, RedactingStream] = field(default_factory=dict)
+    positions: dict[LogStream, int] = field(default_factory=dict)
+
+    async def take(self, chunk: LogChunk) -> None:
+        """Keep a chunk, or as much of it as surely holds no part of a secret."""
+        if self.redactor is None:
+            await self._keep(chunk.stream, chunk.offset, chunk.data)
+            return
+        stream = self.streams.get(chunk.stream)
+        if stream is None:
+            stream = self.streams[chunk.stream] = RedactingStream(self.redactor)
+            self.positions[chunk.stream] = chunk.offset
+        await self._advance(chunk.stream, stream.feed(chunk.data))
+
+    async def close(self) -> None:
+        """Keep what was held back."""
+        for name, stream in self.streams.items():
+            await self._advance(name, stream.flush())
+
+    async def _advance(self, stream: LogStream, data: bytes) -> None:
+        if data:
+            offset = self.positions[stream]
+            self.positions[stream] = offset + len(data)
+            await self._keep(stream, offset, data)
+
+    async def _keep(self, stream: LogStream, offset: int, data: bytes) -> None:
+        header, state = self.attempt.header, self.attempt.state
+        await self.driver.logs.append(header.id, state.path, state.attempt, state.token, stream, offset, data)
+        self.driver.observer.reported(header.id, state.path, state.attempt, LogChunk(stream, offset, data))
+
+
+def _fill(value: Any, text: SecretText, used: Mapping[str, str]) -> None:
+    filled = "".join(used[part] if kind == "secret" else part for kind, part in text.parts)
+    *before, last = text.pointer
+    for key in before:
+        value = value[key]
+    value[last] = filled
+
+
+def _redacted(failure: Failure, redactor: Redactor) -> Failure:
+    cause = _redacted(failure.cause, redactor) if failure.cause else None
+    return replace(failure, message=redactor.text(failure.message), hint=redactor.text(failure.hint), cause=cause)
+
+
+def _unavailable(state: StepState, reason: str) -> AttemptUnavailable:
+    return AttemptUnavailable(path=state.path, attempt=state.attempt, token=state.token, reason=reason)
+
+
+_NO_RESULT = ExecutionResult(outcome=Failed(Failure(message="")))
+
+
+def _finished(
+    state: StepState,
+    *,
+    payload: Payload = NOTHING,
+    failure: Failure | None = None,
+    result: ExecutionResult = _NO_RESULT,
+) -> AttemptFinished:
+    return AttemptFinished(
+        path=state.path,
+        attempt=state.attempt,
+        token=state.token,
+        result=payload,
+        failure=failure,
+        usage=result.usage,
+        phases=result.phases,
+        artifacts=result.artifacts,
+    )

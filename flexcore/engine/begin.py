@@ -1,0 +1,235 @@
+"""A step's turn has come: what happens to it, by kind. Only emits; what that sets off is for `flow`."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import assert_never
+
+from flexcore.analyzer.place import StepView, waits
+from flexcore.engine import controls
+from flexcore.engine.names import PENDING, Known, Pending, Place, environment, evaluate, truthy
+from flexcore.engine.work import StartAttempt, StartChild, Work, user_failure
+from flexcore.model import changes as c
+from flexcore.model.execution import StepState
+from flexcore.model.failure import ErrorClass, Failure
+from flexcore.model.ids import ExecutionId, Scope, StepPath, step_path
+from flexcore.model.lifecycle import StepStatus
+from flexcore.model.placement import Placement
+from flexcore.model.units import parse_duration
+from flexcore.model.values import JSON, canonical, digest
+from flexcore.model.workflow import (
+    Branch,
+    ForEach,
+    Parallel,
+    Step,
+    SubWorkflow,
+    Task,
+    Transform,
+    Try,
+    Wait,
+    While,
+    type_name,
+)
+
+
+def begin(work: Work, scope: Scope, step: Step) -> None:
+    """Give a step its turn. Emits nothing when something must be known first."""
+    path = step_path(scope, step.id)
+    place = Place(scope=scope, address=path, step=step)
+    if step.when is not None:
+        outcome = evaluate(work, step.when, replace(place, address=f"{path}@if"))
+        match outcome:
+            case Pending():
+                return
+            case Failure():
+                fail(work, path, step, outcome)
+                return
+            case Known(value=value):
+                if not truthy(value):
+                    reason = f"its condition is false: {step.when.source}"
+                    work.emit(c.StepSkipped(path=path, kind=type_name(step), reason=reason))
+                    return
+    _begin_action(work, path, step, place)
+
+
+def _begin_action(work: Work, path: StepPath, step: Step, place: Place) -> None:
+    match step.action:
+        case Task() as task:
+            _begin_task(work, path, step, task, place)
+        case Transform(value=template):
+            outcome = evaluate(work, template, place)
+            if isinstance(outcome, Known):
+                work.emit(c.StepSucceeded(path=path, kind="transform", result=work.payload(outcome.value)))
+            elif isinstance(outcome, Failure):
+                fail(work, path, step, outcome)
+        case Wait() as wait:
+            _begin_wait(work, path, step, wait, place)
+        case SubWorkflow() as sub:
+            _begin_child(work, path, step, sub, place)
+        case Branch() | Parallel() | ForEach() | While() | Try():
+            failure = controls.start(work, path, step, place)
+            if failure is not None:
+                fail(work, path, step, failure)
+        case _:
+            assert_never(step.action)
+
+
+def fail(work: Work, path: StepPath, step: Step, failure: Failure, attempt: int = 0) -> None:
+    """End a step as failed for good; with `on_error: continue` its failure becomes its result."""
+    failure = replace(failure, step=failure.step or path, attempt=failure.attempt or attempt)
+    work.emit(controls.failed(work, path, step, failure, attempt))
+
+
+# --- tasks
+
+
+def _begin_task(work: Work, path: StepPath, step: Step, task: Task, place: Place) -> None:
+    parameters = evaluate(work, task.parameters, place)
+    declared = environment(work, place)
+    if isinstance(parameters, Pending) or isinstance(declared, Pending):
+        return
+    if isinstance(parameters, Failure) or isinstance(declared, Failure):
+        failure = parameters if isinstance(parameters, Failure) else declared
+        assert isinstance(failure, Failure)
+        fail(work, path, step, failure)
+        return
+    key = _cache_key(work, path, step, parameters, place)
+    if isinstance(key, Pending):
+        return
+    if isinstance(key, Failure):
+        fail(work, path, step, key)
+        return
+    if key and (known := work.env.cached[key]) is not None:
+        work.emit(c.StepSucceeded(path=path, kind=task.kind, result=known, cached=True))
+        return
+    first = StepState(
+        path=path,
+        kind=task.kind,
+        status=StepStatus.WAITING,
+        parameters=work.payload(parameters.value),
+        secrets=parameters.secrets,
+        env=declared,
+        cache_key=key,
+    )
+    dispatch(work, step, task, first)
+
+
+def dispatch(work: Work, step: Step, task: Task, state: StepState) -> None:
+    """Place a step's next attempt and send it off; without a feasible runtime it waits, or fails with the reasons."""
+    view = StepView(
+        kind=task.kind,
+        requirements=step.requirements,
+        pin=step.runtime,
+        preferred=work.draft.header.pinned_runtime,
+    )
+    placement = work.env.place(view)
+    if placement.chosen is None:
+        _unplaced(work, step, task, state, placement)
+        return
+    work.emit(
+        c.StepDispatched(
+            path=state.path,
+            kind=task.kind,
+            attempt=state.attempt + 1,
+            token=state.token + 1,
+            runtime=placement.chosen,
+            placement=placement,
+            parameters=state.parameters,
+            secrets=state.secrets,
+            env=state.env,
+            cache_key=state.cache_key,
+        )
+    )
+    work.actions.append(StartAttempt(state.path))
+
+
+def _unplaced(work: Work, step: Step, task: Task, state: StepState, placement: Placement) -> None:
+    sentence = _refusals(placement)
+    if waits(placement):
+        due_at = work.env.now + work.env.limits.unplaced_interval
+        work.emit(
+            c.StepUnplaced(
+                path=state.path,
+                kind=task.kind,
+                placement=placement,
+                waiting_for=f"a runtime ({sentence})",
+                due_at=due_at,
+            )
+        )
+        return
+    failure = Failure(
+        message=f"no runtime can run this step: {sentence}",
+        error_class=ErrorClass.INPUT,
+        name="NoFeasibleRuntime",
+        hint="`flexcore workflow plan` shows each runtime's reasons; `flexcore runtime list` what is configured",
+    )
+    fail(work, state.path, step, failure)
+
+
+def _refusals(placement: Placement) -> str:
+    reasons = (f"{each.runtime}: {each.infeasible[0].reason}" for each in placement.verdicts if each.infeasible)
+    return "; ".join(reasons) or "there is no runtime"
+
+
+def _cache_key(work: Work, path: StepPath, step: Step, parameters: Known, place: Place) -> str | Failure | Pending:
+    if step.cache is None:
+        return ""
+    own: JSON = parameters.value
+    if step.cache.key is not None:
+        outcome = evaluate(work, step.cache.key, replace(place, address=f"{path}@cache"))
+        if not isinstance(outcome, Known):
+            return outcome
+        own = outcome.value
+    header = work.draft.header
+    # The version covers the step's definition and the content of its files (decision 11).
+    key = digest(canonical([header.workspace, header.workflow, header.version, step.id, own]))
+    if key not in work.env.cached:
+        work.cache_keys.append(key)
+        return PENDING
+    return key
+
+
+# --- waits and sub-workflows
+
+
+def _begin_wait(work: Work, path: StepPath, step: Step, wait: Wait, place: Place) -> None:
+    template = wait.duration if wait.duration is not None else wait.until
+    assert template is not None, "the language gives a wait exactly one of both"
+    outcome = evaluate(work, template, place)
+    if isinstance(outcome, Pending):
+        return
+    due = outcome if isinstance(outcome, Failure) else _due(work, wait, outcome.value, path)
+    if isinstance(due, Failure):
+        fail(work, path, step, due)
+        return
+    sentence = f"time: until {due.astimezone(UTC).isoformat(timespec='seconds')}"
+    work.emit(c.StepSuspended(path=path, kind="wait", due_at=due, waiting_for=sentence))
+
+
+def _due(work: Work, wait: Wait, value: JSON, path: str) -> datetime | Failure:
+    try:
+        if wait.duration is not None:
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                raise ValueError(f"{value!r} is not a duration")
+            pause = timedelta(0) if value == 0 else parse_duration(value)
+            return work.env.now + pause
+        moment = datetime.fromisoformat(str(value))
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        return user_failure(f"cannot wait for {value!r}: {error}", path, hint="such as 10m, or 2026-12-01T00:00:00Z")
+
+
+def _begin_child(work: Work, path: StepPath, step: Step, sub: SubWorkflow, place: Place) -> None:
+    outcome = evaluate(work, sub.input, place)
+    if isinstance(outcome, Pending):
+        return
+    if isinstance(outcome, Failure):
+        fail(work, path, step, outcome)
+        return
+    limit = work.env.limits.depth
+    if work.draft.header.depth + 1 > limit:
+        fail(work, path, step, user_failure(f"sub-workflows nest deeper than {limit} levels", path))
+        return
+    child, own = ExecutionId(work.fresh_id("exe", path)), work.payload(outcome.value)
+    expires_at = controls.expiry(work, step)
+    work.emit(c.StepStarted(path=path, kind="workflow", child=child, parameters=own, expires_at=expires_at))
+    work.actions.append(StartChild(path=path, child=child, workflow=sub.name, input=own))

@@ -1,0 +1,94 @@
+"""decide(state, event, env): what becomes true when something happens, and what to do once that is durable.
+
+Pure: no I/O, no clock, no randomness. Time, entropy, placement, and the answers of JavaScript come in `env`; what is
+missing goes out as `Needs`. The same arguments always give the same answer.
+"""
+
+from typing import assert_never
+
+from flexcore.engine import ending, flow, outcomes
+from flexcore.engine.work import (
+    AttemptEnded,
+    AttemptFinished,
+    AttemptSubmitted,
+    AttemptUnavailable,
+    Cancel,
+    ChildAccepted,
+    ChildFinished,
+    Decision,
+    Env,
+    Event,
+    Needs,
+    Start,
+    TimerFired,
+    Work,
+)
+from flexcore.model import changes as c
+from flexcore.model.execution import ExecutionState, StepState
+from flexcore.model.graph import Graph
+from flexcore.model.ids import ROOT
+from flexcore.model.lifecycle import StepStatus
+
+
+def decide(graph: Graph, state: ExecutionState, event: Event, env: Env) -> Decision | Needs:
+    """Give what follows from an event. An event that comes late, or twice, gives a decision without changes."""
+    work = Work(graph, state, env)
+    if not state.header.status.is_terminal:
+        _take(work, event)
+        flow.run(work)
+    return work.conclude()
+
+
+def _take(work: Work, event: Event) -> None:
+    match event:
+        case Start():
+            _start(work, event)
+        case AttemptSubmitted():
+            outcomes.submitted(work, event)
+        case AttemptFinished():
+            outcomes.finished(work, event)
+        case AttemptUnavailable():
+            outcomes.unavailable(work, event)
+        case AttemptEnded():
+            outcomes.ended(work, event)
+        case TimerFired():
+            _timer(work, event)
+        case Cancel(reason=reason):
+            ending.cancel_execution(work, reason)
+        case ChildAccepted():
+            outcomes.child_accepted(work, event)
+        case ChildFinished():
+            outcomes.child_finished(work, event)
+        case _:
+            assert_never(event)
+
+
+def _start(work: Work, event: Start) -> None:
+    if work.draft.seq:
+        return
+    work.emit(event.accepted)
+    work.emit(c.ExecutionStarted())
+    for reused in event.reused:
+        work.emit(reused)
+    work.opened.append(ROOT)
+
+
+def _timer(work: Work, event: TimerFired) -> None:
+    now, header = work.env.now, work.draft.header
+    if event.path is None:
+        if header.expires_at is not None and header.expires_at <= now and header.cancel_requested is None:
+            limit = (header.expires_at - (header.created_at or now)).total_seconds()
+            ending.cancel_execution(work, f"not done within its time limit of {limit:g} s", timed_out=True)
+        return
+    state = work.step(event.path)
+    if state is None or state.status.is_terminal:
+        return
+    if _is_over(state, work):
+        ending.expire_step(work, state)
+    elif state.due_at is not None and state.due_at <= now:
+        outcomes.due(work, state)
+
+
+def _is_over(state: StepState, work: Work) -> bool:
+    running = state.status is StepStatus.RUNNING and state.ending is None
+    return running and state.expires_at is not None and state.expires_at <= work.env.now

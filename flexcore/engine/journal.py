@@ -1,0 +1,95 @@
+"""From decisions to the one write: builds the change set of a transition, and commits it for certain."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+import structlog
+
+from flexcore.engine.fold import Draft, apply
+from flexcore.engine.work import Decision
+from flexcore.model import changes as c
+from flexcore.model.changes import HistoryEntry
+from flexcore.model.errors import Ambiguous, IllegalTransition, StoreUnavailable
+from flexcore.model.execution import ExecutionState
+from flexcore.model.failure import Failure
+from flexcore.model.graph import Graph
+from flexcore.model.ids import Scope, StepPath
+from flexcore.store.write import CacheEntry, ChangeSet, IdempotencyKey, Journal
+
+_log = structlog.get_logger(__name__)
+
+_PAUSE_SECONDS = 0.5
+
+
+def change_set(
+    graph: Graph,
+    before: ExecutionState,
+    decisions: Sequence[Decision],
+    *,
+    consumed: tuple[int, ...] = (),
+    key: IdempotencyKey | None = None,
+) -> ChangeSet:
+    """Put decisions, each made on the state the one before led to, into one transaction's worth of changes."""
+    after = decisions[-1].state
+    steps: dict[StepPath, None] = {}
+    scopes: dict[Scope, None] = {}
+    entries: list[HistoryEntry] = []
+    for decision in decisions:
+        steps.update(dict.fromkeys(decision.touched_steps))
+        scopes.update(dict.fromkeys(decision.touched_scopes))
+        entries.extend(
+            HistoryEntry(before.seq + index, decision.at, change)
+            for index, change in enumerate(decision.changes, start=len(entries) + 1)
+        )
+    return ChangeSet(
+        execution=after.header.id,
+        after=before.seq,
+        entries=tuple(entries),
+        header=after.header,
+        steps=tuple(after.steps[path] for path in steps),
+        scopes=tuple(after.scopes[scope] for scope in scopes),
+        consumed=consumed,
+        cache=tuple(_cache_entries(graph, after, entries)),
+        start_key=key,
+    )
+
+
+def _cache_entries(graph: Graph, after: ExecutionState, entries: Sequence[HistoryEntry]) -> Iterator[CacheEntry]:
+    """Give what later executions may reuse: successes of steps that say so, not those that were reused themselves."""
+    for entry in entries:
+        change = entry.change
+        if isinstance(change, c.StepSucceeded) and not change.cached:
+            key, policy = after.steps[change.path].cache_key, graph.step(change.path).cache
+            if key and policy is not None:
+                yield CacheEntry(key=key, result=change.result, expires_at=entry.at + policy.ttl)
+
+
+async def commit_surely(journal: Journal, changes: ChangeSet) -> None:
+    """Commit; a store that cannot write now is asked again until it can.
+
+    Only the start of an execution gives up, because its caller has been told nothing yet.
+    """
+    uncertain = False
+    while True:
+        try:
+            await journal.commit(changes)
+            return
+        except IllegalTransition:
+            if uncertain:
+                return  # the commit whose fate was unknown had been written
+            raise
+        except (StoreUnavailable, Ambiguous) as error:
+            if not changes.after:
+                raise
+            uncertain = uncertain or isinstance(error, Ambiguous)
+            _log.error("store.unavailable", execution=changes.execution, reason=error.message)
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def failing(state: ExecutionState, failure: Failure, now: datetime) -> Decision:
+    """Decide, without `decide`, that an execution has failed: for when deciding itself is what broke."""
+    change = c.ExecutionFailed(failure=failure)
+    draft = Draft(state)
+    apply(draft, change, now)
+    return Decision(at=now, changes=(change,), actions=(), state=draft.freeze())
