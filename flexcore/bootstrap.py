@@ -1,0 +1,245 @@
+"""The composition root: the only module that names concrete classes and connects them.
+
+async with embedded(settings) as control_plane:
+    started = await control_plane.start(StartRequest(workflow="etl"))
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flexcore.analyzer.place import Policy
+from flexcore.analyzer.rules import Thresholds
+from flexcore.analyzer.snapshot import Snapshot
+from flexcore.control.definitions import Definitions
+from flexcore.control.launching import Launcher
+from flexcore.control.planning import Planner, RefreshService
+from flexcore.control.reading import ExecutionReading
+from flexcore.control.runtimes import RuntimesView
+from flexcore.control.verify import verify_executions
+from flexcore.controlplane import ControlPlane
+from flexcore.engine.attempts import Driver
+from flexcore.engine.evaluate import ExpressionPool
+from flexcore.engine.loop import Engine, EngineParts
+from flexcore.engine.services.commands import CommandService
+from flexcore.engine.services.rescue import RescueService
+from flexcore.engine.services.runner import Service, run_services
+from flexcore.engine.work import Limits
+from flexcore.monitor.hub import Hub
+from flexcore.runtime import registry as runtimes
+from flexcore.runtime.plugin import RuntimeContext
+from flexcore.runtime.supervised import Observer
+from flexcore.security.secrets import SecretSource
+from flexcore.settings import Settings
+from flexcore.store.logs import LogLimits
+from flexcore.store.read import Fault
+from flexcore.store.sqlite import Parts, Store, database_file, open_store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """A control plane and what it is made of, as long as it is open."""
+
+    control_plane: ControlPlane
+    engine: Engine
+    store: Store
+    registry: runtimes.Registry
+
+
+def now() -> datetime:
+    """Tell the time. The one place where the clock is read."""
+    return datetime.now(UTC)
+
+
+def entropy() -> bytes:
+    """Give randomness. The one place where it is drawn."""
+    return os.urandom(16)
+
+
+@asynccontextmanager
+async def embedded(settings: Settings, *, serve_others: bool = False) -> AsyncIterator[ControlPlane]:
+    """Run a control plane in this process. With `serve_others`, it also takes over what dead processes left."""
+    async with opened(settings, serve_others=serve_others) as installation:
+        yield installation.control_plane
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings, *, serve_others: bool = False, observer: Observer | None = None
+) -> AsyncIterator[Installation]:
+    """Open an installation with all its parts at hand."""
+    store = _open_store(settings)
+    async with AsyncExitStack() as closing:
+        closing.callback(store.close)
+        await store.ownership.acquire()
+        closing.push_async_callback(store.ownership.release)
+        registry = _registry(settings, store, observer)
+        closing.push_async_callback(registry.close)
+        pool = ExpressionPool(
+            size=settings.expressions.processes or min(os.cpu_count() or 1, 4),
+            budget_seconds=settings.expressions.budget_seconds,
+            memory_bytes=settings.expressions.memory_bytes,
+        )
+        closing.push_async_callback(pool.close)
+        installation, services = _assembled(settings, store, registry, pool, serve_others)
+        closing.push_async_callback(installation.engine.close)
+        running = asyncio.get_running_loop().create_task(run_services(services))
+        closing.push_async_callback(_stopped, running)
+        yield installation
+
+
+async def _stopped(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _open_store(settings: Settings) -> Store:
+    file = database_file(settings.store.url)
+    half = settings.logs.attempt_bytes // 2
+    limits = LogLimits(head=half, segment=max(half // 8, 128), tail_segments=8)
+    return open_store(file.parent, now=now, file_name=file.name, parts=Parts(limits=limits))
+
+
+def _registry(settings: Settings, store: Store, observer: Observer | None) -> runtimes.Registry:
+    instances = [
+        runtimes.RuntimeSettings(
+            name=name,
+            type=each.type,
+            enabled=each.enabled,
+            priority=each.priority,
+            health_check_interval=each.health_check_interval,
+            options=each.options,
+        )
+        for name, each in settings.runtimes.items()
+    ]
+    context = RuntimeContext(
+        installation=store.installation,
+        state_folder=store.folder / "runtimes",
+        artifacts=store.artifacts,
+        now=now,
+    )
+    return runtimes.Registry(instances, context, observer=observer)
+
+
+def _assembled(
+    settings: Settings, store: Store, registry: runtimes.Registry, pool: ExpressionPool, serve_others: bool
+) -> tuple[Installation, list[Service]]:
+    hub, planner = Hub(now), _planner(settings, registry)
+    definitions = Definitions(
+        catalog=store.catalog,
+        artifacts=store.artifacts,
+        folder=store.folder / "versions",
+        now=now,
+        schemas=registry.parameter_schemas,
+        most_bytes=settings.limits.bundle_bytes,
+    )
+    engine = _engine(settings, store, registry, pool, hub, planner, definitions)
+    commands = CommandService(engine, store.journal)
+    rescue = RescueService(engine, store.journal, store.ownership, definitions)
+    control_plane = ControlPlane(
+        catalog=store.catalog,
+        definitions=definitions,
+        launcher=Launcher(
+            engine=engine,
+            definitions=definitions,
+            reader=store.reader,
+            artifacts=store.artifacts,
+            planner=planner,
+            inline_bytes=settings.limits.inline_bytes,
+            now=now,
+            entropy=entropy,
+        ),
+        reading=ExecutionReading(
+            reader=store.reader,
+            definitions=definitions,
+            artifacts=store.artifacts,
+            log_store=store.logs,
+            hub=hub,
+            durability=store.durability,
+            now=now,
+        ),
+        planner=planner,
+        runtimes_view=RuntimesView(registry),
+        commands=store.commands,
+        command_service=commands,
+        rescue=rescue,
+        now=now,
+    )
+    services: list[Service] = [commands, RefreshService(planner)]
+    if serve_others:
+        services.append(rescue)
+    found = Installation(control_plane=control_plane, engine=engine, store=store, registry=registry)
+    return found, services
+
+
+def _planner(settings: Settings, registry: runtimes.Registry) -> Planner:
+    policy = Policy(
+        thresholds=Thresholds(
+            cpu=settings.policy.intensive_cpu,
+            memory=settings.policy.intensive_memory_bytes,
+            gpu=settings.policy.intensive_gpu,
+        )
+    )
+
+    async def ask() -> Snapshot:
+        return Snapshot(await registry.candidates())
+
+    return Planner(ask=ask, policy=policy)
+
+
+def _engine(
+    settings: Settings,
+    store: Store,
+    registry: runtimes.Registry,
+    pool: ExpressionPool,
+    hub: Hub,
+    planner: Planner,
+    definitions: Definitions,
+) -> Engine:
+    limits = Limits(
+        inline_bytes=settings.limits.inline_bytes,
+        foreach_items=settings.limits.foreach_items,
+        depth=settings.limits.depth,
+        open_executions=settings.limits.queue,
+        infrastructure_tries=settings.policy.infrastructure_attempts,
+        unplaced_interval=settings.policy.recheck,
+    )
+    driver = Driver(
+        runtimes=registry,
+        artifacts=store.artifacts,
+        logs=store.logs,
+        secrets=SecretSource(os.environ, Path.cwd(), settings.home),
+        observer=hub,
+        inline_bytes=settings.limits.inline_bytes,
+        grace=settings.policy.grace,
+    )
+    return Engine(
+        EngineParts(
+            journal=store.journal,
+            definitions=definitions,
+            evaluator=pool,
+            artifacts=store.artifacts,
+            driver=driver,
+            observer=hub,
+            place=planner.place,
+            now=now,
+            entropy=entropy,
+            limits=limits,
+        )
+    )
+
+
+async def verify(settings: Settings) -> list[Fault]:
+    """Prove, offline, that every execution's state is the fold of its history, and look for damage."""
+    store = _open_store(settings)
+    try:
+        _, found = await verify_executions(store.reader)
+        return [*await store.integrity(), *found]
+    finally:
+        store.close()

@@ -1,0 +1,157 @@
+"""Reading executions: committed state and history as documents, live followers, logs."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from flexcore.analyzer.explain import explain
+from flexcore.control.definitions import Definitions
+from flexcore.model.changes import ExecutionCancelled, ExecutionFailed, ExecutionSucceeded, HistoryEntry
+from flexcore.model.errors import FlexCoreError, NotFound
+from flexcore.model.execution import ExecutionState
+from flexcore.model.ids import ExecutionId, StepPath
+from flexcore.model.requests import Document, ExecutionQuery, LogPage, Page, WatchEvent
+from flexcore.model.values import JSON
+from flexcore.monitor import document as show
+from flexcore.monitor.hub import Hub, Queue
+from flexcore.monitor.rows import rows
+from flexcore.runtime.plugin import ArtifactStore
+from flexcore.store.logs import LogStore
+from flexcore.store.read import ExecutionView, Reader
+
+_MOST_RESOLVED_BYTES = 16 * 1024 * 1024
+_LOOK_AGAIN_SECONDS = 0.2  # at executions of other processes
+_ENDS = (ExecutionSucceeded, ExecutionFailed, ExecutionCancelled)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionReading:
+    """The read side of executions. Nothing here feeds a decision."""
+
+    reader: Reader
+    definitions: Definitions
+    artifacts: ArtifactStore
+    log_store: LogStore
+    hub: Hub
+    durability: str
+    now: Callable[[], datetime]
+
+    async def view(self, id: ExecutionId) -> ExecutionView:
+        """Give the state as committed, and who owns it."""
+        return await self.reader.execution(id)
+
+    async def document(self, id: ExecutionId) -> Document:
+        """Give the execution document."""
+        view = await self.reader.execution(id)
+        header = view.state.header
+        loaded = await self.definitions.load(header.workspace, header.workflow, header.version)
+        values = await self._values(view.state)
+        lines = list(rows(loaded.graph, view.state))
+        found = show.execution_document(view.state, lines, values, self.durability, self.now())
+        found["owner_alive"] = view.owner_alive or header.status.is_terminal
+        return found
+
+    async def summaries(self, query: ExecutionQuery) -> Page[Document]:
+        """Give a page of executions without steps."""
+        page = await self.reader.executions(query)
+        return Page(tuple(show.summary_document(each, {}, self.now()) for each in page.items), page.next)
+
+    async def history(self, id: ExecutionId, after: int, limit: int) -> Page[Document]:
+        """Give history entries."""
+        page = await self.reader.history(id, after, limit)
+        return Page(tuple(show.history_document(each) for each in page.items), page.next)
+
+    async def explain(self, id: ExecutionId, path: str) -> Document:
+        """Say why a step went where it did, and what it waits for."""
+        state = (await self.reader.execution(id)).state
+        step = state.steps.get(StepPath(path))
+        if step is None:
+            reached = ", ".join(sorted(state.steps)) or "none yet"
+            raise NotFound(f"execution {id} has not reached a step '{path}'", hint=f"reached: {reached}")
+        sentences = explain(step.placement) if step.placement else ["the engine does this step itself"]
+        return {
+            "path": path,
+            "status": step.status.value,
+            "attempt": step.attempt,
+            "placement": show.placement_document(step.placement),
+            "sentences": sentences,
+            "waiting_for": show.waiting_for(step),
+        }
+
+    async def watch(self, id: ExecutionId, after: int) -> AsyncGenerator[WatchEvent, None]:
+        """Follow an execution until its end: history from the store without gaps, the rest as it is heard."""
+        with self.hub.watch(id) as queue:
+            seen = after
+            while True:
+                page = await self.reader.history(id, seen)
+                for entry in page.items:
+                    seen = entry.seq
+                    yield WatchEvent(kind="history", at=entry.at, seq=entry.seq, body=show.history_document(entry))
+                if page.items and _is_end(page.items[-1]):
+                    return
+                if not page.items and await self._has_ended(id):
+                    return
+                if page.next is None:
+                    async for event in self._heard(queue):
+                        yield event
+
+    async def _heard(self, queue: Queue) -> AsyncGenerator[WatchEvent, None]:
+        """Pass on what is heard until the history has grown, here or in another process."""
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK_AGAIN_SECONDS):
+                    event = await queue.get()
+            except TimeoutError:
+                if await self.reader.changed():
+                    return
+                continue
+            if event is None:
+                return
+            yield event
+
+    async def _has_ended(self, id: ExecutionId) -> bool:
+        return (await self.reader.execution(id)).state.header.status.is_terminal
+
+    async def logs(self, id: ExecutionId, path: str | None, cursor: str | None) -> LogPage:
+        """Read output. Without a path, of every step that has some, one after the other."""
+        state = (await self.reader.execution(id)).state
+        ended = state.header.status.is_terminal
+        paths = [StepPath(path)] if path is not None else list(state.steps)
+        if path is not None and StepPath(path) not in state.steps:
+            raise NotFound(f"execution {id} has not reached a step '{path}'", hint="`flexcore workflow status ID`")
+        positions: dict[str, int] = msgspec.json.decode(cursor, type=dict[str, int]) if cursor else {}
+        pieces: list[Document] = []
+        for each in paths:
+            found, after = await self.log_store.read(id, each, offset=positions.get(each, 0))
+            if found:
+                positions[each] = after
+            pieces += [
+                {
+                    "path": each,
+                    "stream": piece.stream.value,
+                    "offset": piece.offset,
+                    "text": piece.data.decode(errors="replace"),
+                }
+                for piece in found
+            ]
+        return LogPage(pieces=tuple(pieces), next=msgspec.json.encode(positions).decode(), ended=ended and not pieces)
+
+    async def _values(self, state: ExecutionState) -> dict[str, JSON]:
+        """Load what is out of line, up to a bound; the rest stays a reference."""
+        values: dict[str, JSON] = {}
+        room = _MOST_RESOLVED_BYTES
+        for payload in show.references(state):
+            if payload.ref is not None and payload.ref.bytes <= room and payload.ref.uri not in values:
+                try:
+                    values[payload.ref.uri] = msgspec.json.decode(await self.artifacts.get(payload.ref))
+                except FlexCoreError:
+                    continue  # the document still shows the reference
+                room -= payload.ref.bytes
+        return values
+
+
+def _is_end(entry: HistoryEntry) -> bool:
+    return isinstance(entry.change, _ENDS)
