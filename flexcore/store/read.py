@@ -113,5 +113,3 @@ class Reader(Protocol):
     async def status(self) -> StoreStatus:
         """Describe the store."""
         ...
-
-

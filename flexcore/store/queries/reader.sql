@@ -1,0 +1,71 @@
+-- name: execution_row :one
+-- The header of an execution, who owns it, and how long its history is.
+SELECT executions.body, inputs.body, executions.owner, executions.seq
+FROM executions LEFT JOIN inputs ON inputs.execution = executions.id
+WHERE executions.id = :execution;
+
+-- name: step_rows :rows
+-- Every step so far, in the order of their paths.
+SELECT body FROM steps WHERE execution = :execution ORDER BY path;
+
+-- name: scope_rows :rows
+-- Every scope so far.
+SELECT body FROM scopes WHERE execution = :execution ORDER BY scope;
+
+-- name: history_page :rows
+-- One page of history; the entry number is the cursor.
+SELECT seq, at, kind, body FROM history WHERE execution = :execution AND seq > :after ORDER BY seq LIMIT :limit;
+
+-- name: execution_exists :one
+-- Tells an empty page from an unknown execution.
+SELECT 1 FROM executions WHERE id = :execution;
+
+-- name: list_executions :rows
+-- Newest first over everything; the cursor is the last row's (created_at, id).
+SELECT executions.body, inputs.body, created_at
+FROM executions LEFT JOIN inputs ON inputs.execution = executions.id
+WHERE workspace = :workspace AND (created_at, id) < (:before, :before_id) AND created_at >= :since
+ORDER BY created_at DESC, id DESC LIMIT :limit;
+
+-- name: list_executions_of_workflow :rows
+-- The same within one workflow, on an index of its own.
+SELECT executions.body, inputs.body, created_at
+FROM executions LEFT JOIN inputs ON inputs.execution = executions.id
+WHERE workspace = :workspace AND workflow = :workflow
+    AND (created_at, id) < (:before, :before_id) AND created_at >= :since
+    AND (:status IS NULL OR status = :status) AND (NOT :unfinished OR finished_at IS NULL)
+ORDER BY created_at DESC, id DESC LIMIT :limit;
+
+-- name: list_executions_of_status :rows
+-- The same within one status: the few failed ones among a million are found at once.
+SELECT executions.body, inputs.body, created_at
+FROM executions LEFT JOIN inputs ON inputs.execution = executions.id
+WHERE workspace = :workspace AND status = :status
+    AND (created_at, id) < (:before, :before_id) AND created_at >= :since
+    AND (NOT :unfinished OR finished_at IS NULL)
+ORDER BY created_at DESC, id DESC LIMIT :limit;
+
+-- name: list_unfinished_executions :rows
+-- The same for what has not ended, on a partial index that stays as small as the work in hand.
+SELECT executions.body, inputs.body, created_at
+FROM executions LEFT JOIN inputs ON inputs.execution = executions.id
+WHERE workspace = :workspace AND finished_at IS NULL
+    AND (created_at, id) < (:before, :before_id) AND created_at >= :since
+ORDER BY created_at DESC, id DESC LIMIT :limit;
+
+-- name: started_with :one
+-- What an idempotency key stands for.
+SELECT execution, fingerprint FROM start_keys
+WHERE workspace = :workspace AND workflow = :workflow AND key = :key AND expires_at > :now;
+
+-- name: delete_execution :count
+-- Everything about it goes by cascade; only what has ended may go.
+DELETE FROM executions WHERE id = :execution AND finished_at IS NOT NULL;
+
+-- name: count_by_status :rows
+-- For the store's own description.
+SELECT status, count(*) FROM executions GROUP BY status ORDER BY status;
+
+-- name: deletable_execution :one
+-- Tells an unknown execution from one that has not ended.
+SELECT status FROM executions WHERE id = :execution;
