@@ -7,6 +7,7 @@ async with embedded(settings) as control_plane:
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from flexcore.analyzer.place import Policy
 from flexcore.analyzer.rules import Thresholds
 from flexcore.analyzer.snapshot import Snapshot
 from flexcore.control.definitions import Definitions
+from flexcore.control.doctor import Check, examine
 from flexcore.control.launching import Launcher
 from flexcore.control.planning import Planner, RefreshService
 from flexcore.control.reading import ExecutionReading
@@ -243,3 +245,58 @@ async def verify(settings: Settings) -> list[Fault]:
         return [*await store.integrity(), *found]
     finally:
         store.close()
+
+
+async def doctor(settings: Settings) -> list[Check]:
+    """Check this machine and this installation."""
+    async with AsyncExitStack() as closing:
+        store = _open_store(settings)
+        closing.callback(store.close)
+        registry = _registry(settings, store, None)
+        closing.push_async_callback(registry.close)
+        pool = ExpressionPool()
+        closing.push_async_callback(pool.close)
+        return await examine(store, registry, pool)
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until interrupted. Takes over what dead processes left; says where it listens, and the token once."""
+    from flexcore.api.server import Addresses, ServerOptions  # brings gRPC and FastAPI
+    from flexcore.api.server import serve as serve_api
+    from flexcore.monitor.metrics import Metrics
+    from flexcore.security.authn import load_or_create_token, verifier_of
+
+    metrics = Metrics()
+    async with opened(settings, serve_others=True, observer=metrics) as installation:
+        metrics.count_open(lambda: len(installation.engine.live))
+        if settings.server.token:
+            verifier, created = verifier_of(settings.server.token), None
+        else:
+            verifier, created = load_or_create_token(installation.store.folder)
+
+        def started(addresses: Addresses) -> None:
+            _say(f"HTTP on http://{addresses.http}, gRPC on {addresses.grpc}; store {installation.store.url}")
+            _say(f"durability: {installation.store.durability}")
+            if created is not None:
+                _say(f"token, shown only now: {created}")
+                _say("clients send it: export FLEXCORE_TOKEN=<token>")
+
+        options = ServerOptions(
+            verifier=verifier,
+            ready=lambda: _ready(installation),
+            metrics=metrics.render,
+            http=settings.server.http,
+            grpc=settings.server.grpc,
+            body_limit_bytes=settings.server.body_bytes,
+        )
+        await serve_api(installation.control_plane, options, started, asyncio.Event())
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def _ready(installation: Installation) -> tuple[bool, str]:
+    durability = installation.store.durability
+    return True, "ready" if durability == "full" else f"degraded: durability is {durability}"

@@ -146,7 +146,7 @@ class Performer:
 
     def _forget(self, live: Live, state: StepState) -> None:
         handle = live.handles.pop(state.path, None) or state.handle
-        if handle is not None and handle.identity:
+        if handle is not None and not handle.transient:
             self._spawn(self._forget_attempt(live, state))
 
     async def _forget_attempt(self, live: Live, state: StepState) -> None:

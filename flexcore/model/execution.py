@@ -34,6 +34,7 @@ class Handle:
     name: str  # deterministic external name
     identity: str  # what makes it *that* work: uid, pid + start time, submission id
     data: Mapping[str, JSON] = field(default_factory=dict)
+    transient: bool = False  # nothing is left once the work has ended: there is nothing to clean up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

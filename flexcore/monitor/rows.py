@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from flexcore.model.graph import EACH, Graph, child_scope, lists_of
 from flexcore.model.execution import ExecutionState
+from flexcore.model.graph import EACH, Graph, child_scope, lists_of
 from flexcore.model.ids import ON_FAILURE, ROOT, Scope, indexed, step_path
 from flexcore.model.workflow import Step, type_name
 from flexcore.monitor.document import Row
