@@ -78,10 +78,15 @@ class ExecutionRequest:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The work exists outside. Comes once and first."""
+    """The work exists outside. Comes once and first; only `PhaseEntered` may come before it.
+
+    With `prepares`, the user's work has not begun: `PhaseEntered(RUN)` will say when it does, and the step's time
+    limit runs from there. Without, it runs from here.
+    """
 
     handle: Handle
     adopted: bool = False
+    prepares: bool = False
 
 
 @dataclass(frozen=True, slots=True)

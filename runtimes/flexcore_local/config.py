@@ -1,0 +1,106 @@
+"""What can be said about an instance of the local runtime, and about each kind of step it runs."""
+
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)")
+_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _seconds(value: Any) -> Any:
+    found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    return float(found[1]) * _SECONDS[found[2]] if found else value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+Scalar = str | bool | int | float | None
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LocalConfig(_Strict):
+    """One instance of the runtime."""
+
+    slots: int | None = Field(None, ge=1, description="Processes at a time. Default: one per core.")
+    function_limit: int = Field(1000, ge=1, description="Calls of `function` steps at a time, apart from the slots.")
+    memory: int | None = Field(None, ge=1, description="Bytes that a step may use if it declares nothing itself.")
+    python: str | None = Field(None, description="Interpreter of `python` steps. Default: the one FlexCore runs on.")
+    max_output_bytes: int = Field(64 << 20, ge=1024, description="Output kept per stream; above it, head and tail.")
+    max_result_bytes: int = Field(64 << 20, ge=1, description="Largest result of a step.")
+
+
+class _Code(_Strict):
+    script: str | None = Field(None, description="The code itself. It is never templated.")
+    file: str | None = Field(None, description="A file beside the workflow file.")
+    env: dict[str, Scalar] = Field(default_factory=dict)
+    packages: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.script is None) == (self.file is None):
+            raise ValueError("give exactly one of `script` and `file`")
+        return self
+
+
+class PythonParameters(_Code):
+    """A `python` step: the code defines `main(**args)`."""
+
+    args: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class BashParameters(_Code):
+    """A `bash` step, run with `-e` and `pipefail`; `args` are `$1`, `$2`, …"""
+
+    args: list[JsonValue] = Field(default_factory=list)
+
+
+class SqlParameters(_Code):
+    """A `sql` step on SQLite or Postgres; `args` is another word for `params`."""
+
+    connection: str
+    params: list[JsonValue] | dict[str, JsonValue] | None = None
+    args: list[JsonValue] | dict[str, JsonValue] | None = None
+    read_only: bool = False
+
+    @model_validator(mode="after")
+    def _params_once(self) -> Self:
+        if self.params is not None and self.args is not None:
+            raise ValueError("give `params` or `args`, not both")
+        return self
+
+
+class HttpParameters(_Strict):
+    """An `http` step. `expect` is a status, a class such as `2xx`, or a list of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
+
+    url: str
+    method: str = Field("GET", pattern=r"^[A-Za-z]+$")
+    headers: dict[str, Scalar] = Field(default_factory=dict)
+    query: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
+    json_body: JsonValue = Field(None, alias="json")
+    body: str | None = None
+    timeout: Seconds = 60.0
+    expect: int | str | list[int | str] = "2xx"
+
+    @model_validator(mode="after")
+    def _one_body(self) -> Self:
+        if self.has_json and self.body is not None:
+            raise ValueError("give `json` or `body`, not both")
+        return self
+
+    @property
+    def has_json(self) -> bool:
+        """Whether `json` was given at all: null is a body too."""
+        return "json_body" in self.model_fields_set
+
+
+class FunctionParameters(_Strict):
+    """A `function` step: `module:function`, marked with `@flexcore.task`."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
+    args: dict[str, JsonValue] = Field(default_factory=dict)

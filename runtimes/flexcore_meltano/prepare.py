@@ -1,0 +1,299 @@
+"""From a step's parameters to the order of an attempt: argv, environment, locks, installations. Runs nothing.
+
+Everything that can be known to be wrong is found here, before anything is started: Refused carries the failure.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, assert_never
+
+from flexcore.model.failure import ErrorClass, Failure
+from flexcore.model.values import JSON
+from flexcore_meltano.client import Executable, base_environment
+from flexcore_meltano.config import DbtParameters, MeltanoParameters, SingerParameters, as_list
+from flexcore_meltano.place import Place, fingerprint
+from flexcore_meltano.project import PLUGIN_TYPES, Plugin, Project
+
+OUTPUT_VARIABLE = "FLEXCORE_OUTPUT"
+"""In the environment and in the strings of `config`: the folder for what a target writes into files."""
+
+DBT_TARGET = "dbt"
+_LOCATION_SETTINGS = ("destination_path", "path", "filepath", "file_path", "output_path", "output_dir", "database")
+
+Parameters = SingerParameters | MeltanoParameters | DbtParameters
+
+
+class Refused(Exception):
+    """The attempt cannot be started as asked."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def refuse(message: str, hint: str = "", error_class: ErrorClass = ErrorClass.INPUT, name: str = "") -> Refused:
+    """Make the refusal of an attempt."""
+    return Refused(Failure(message=message, hint=hint, error_class=error_class, name=name or "bad parameters"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is to run, and where."""
+
+    name: str  # the attempt's external name
+    parameters: Parameters
+    project: Project
+    place: Place
+    executable: Executable
+    work: Path
+    env: Mapping[str, str]
+    time_limit_s: float | None
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """An order for the attempt's program, its environment, and what the result will need that the log does not say."""
+
+    order: Mapping[str, Any]
+    env: Mapping[str, str]
+    notes: Mapping[str, JSON]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What differs between the kinds."""
+
+    arguments: Sequence[str]
+    plugins: Sequence[Plugin]
+    env: Mapping[str, str]
+    states: Sequence[str]
+    notes: Mapping[str, JSON]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A plugin that the run needs, and where its installation is or will be."""
+
+    plugin: Plugin
+    fingerprint: str
+    place: Place
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its virtual environment."""
+        return self.place.plugin_folder(self.plugin, self.fingerprint)
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.folder / "venv" / "bin" / "python"
+
+
+def prepare(asked: Asked) -> Prepared:
+    """Turn parameters into an order. Raises Refused or BadProject."""
+    parts = _parts(asked)
+    wanted = [_Wanted(each, fingerprint(each, asked.project), asked.place) for each in parts.plugins]
+    if asked.parameters.install == "never":
+        _insist_on_installed(wanted)
+    meltano = [str(asked.executable.path), "--log-format", "json"]
+    system_root = asked.work / "meltano"
+    order = {
+        "work": str(asked.work),
+        "meltano": meltano,
+        "argv": [*meltano, *parts.arguments],
+        "run_id": _run_id(asked.name),
+        "system_root": str(system_root),
+        "output": str(asked.place.output),
+        "database": str(asked.place.database) if asked.place.database else None,
+        "state_by_cli": asked.project.state_backend not in (None, "systemdb") or asked.place.database is None,
+        "installs": _installs(asked, wanted) if asked.parameters.install != "never" else [],
+        "install_lock": str(asked.place.lock("install")),
+        "links": [list(pair) for pair in _links(asked, system_root, wanted)],
+        "states": [{"id": each, "lock": str(asked.place.lock(each))} for each in sorted(set(parts.states))],
+        "time_limit_s": asked.time_limit_s,
+        "grace_s": asked.grace_s,
+    }
+    plugins = {each.plugin.name: {"python": str(each.python)} for each in wanted}
+    notes = {**parts.notes, "project": str(asked.project.root), "plugins": plugins}
+    return Prepared(order=order, env=_environment(asked, parts.env), notes=notes)
+
+
+def _parts(asked: Asked) -> _Parts:
+    match asked.parameters:
+        case SingerParameters() as parameters:
+            return _singer(asked, parameters)
+        case MeltanoParameters() as parameters:
+            return _meltano(asked, parameters)
+        case DbtParameters() as parameters:
+            return _dbt(asked, parameters)
+        case _:
+            assert_never(asked.parameters)
+
+
+def _singer(asked: Asked, parameters: SingerParameters) -> _Parts:
+    tap = asked.project.plugin(parameters.extractor, "extractors")
+    target = asked.project.plugin(parameters.loader, "loaders")
+    arguments = ["run", "--no-install", "--run-id", _run_id(asked.name)]
+    if parameters.state:
+        arguments += ["--state-id-suffix", parameters.state]
+    if parameters.full_refresh:
+        arguments.append("--full-refresh")
+    env = dict(_settings(asked, parameters.config, (tap, target)))
+    if parameters.select:
+        env[tap.env_name("_select")] = json.dumps(as_list(parameters.select))
+    return _Parts(
+        arguments=[*arguments, tap.name, target.name],
+        plugins=(tap, target),
+        env=env,
+        states=list(_state_ids(asked.project, [tap.name, target.name], parameters.state)),
+        notes={
+            "tap": tap.name,
+            "full_refresh": parameters.full_refresh,
+            "output_location": _location(asked, target, parameters.config.get(target.name, {})),
+        },
+    )
+
+
+def _meltano(asked: Asked, parameters: MeltanoParameters) -> _Parts:
+    named = (asked.project.find(each.partition(":")[0]) for each in parameters.args)
+    runs = parameters.args[0] == "run"
+    suffix = _value_of("--state-id-suffix", parameters.args)
+    return _Parts(
+        arguments=parameters.args,
+        plugins=tuple({each.name: each for each in named if each is not None}.values()),
+        env={},
+        states=list(_state_ids(asked.project, parameters.args, suffix)) if runs else [],
+        notes={},
+    )
+
+
+def _dbt(asked: Asked, parameters: DbtParameters) -> _Parts:
+    plugin = next(
+        (each for each in asked.project.plugins if each.type in ("utilities", "transformers") and "dbt" in each.name),
+        None,
+    )
+    if plugin is None:
+        present = ", ".join(each.name for each in asked.project.plugins) or "none"
+        raise refuse(f"{asked.project.root.name} has no dbt plugin", f"plugins there: {present}")
+    return _Parts(
+        arguments=["invoke", plugin.name, *parameters.arguments],
+        plugins=(plugin,),
+        env={"DBT_TARGET_PATH": str(asked.work / DBT_TARGET)},
+        states=[],
+        notes={},
+    )
+
+
+def _state_ids(project: Project, blocks: Sequence[str], suffix: str) -> Iterator[str]:
+    """Name the state of every tap that is followed by its target. Without an environment Meltano keeps no state."""
+    found = [plugin for each in blocks if (plugin := project.find(each)) is not None]
+    pipes = [plugin for plugin in found if plugin.type in ("extractors", "loaders")]
+    for tap, target in pairwise(pipes):
+        if project.environment and (tap.type, target.type) == ("extractors", "loaders"):
+            yield f"{project.environment}:{tap.name}-to-{target.name}{f':{suffix}' if suffix else ''}"
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str:
+    for here, following in pairwise([*arguments, ""]):
+        if here == option:
+            return following
+        if here.startswith(f"{option}="):
+            return here.removeprefix(f"{option}=")
+    return ""
+
+
+def _settings(asked: Asked, config: Mapping[str, Mapping[str, Any]], plugins: Sequence[Plugin]) -> Iterator[Any]:
+    """Spell the settings as environment variables. Meltano ignores those it does not know, so we do not."""
+    by_name = {plugin.name: plugin for plugin in plugins}
+    for name, values in config.items():
+        if name not in by_name:
+            raise refuse(f"`config` names {name}, which this step does not run", f"it runs {', '.join(by_name)}")
+        plugin = by_name[name]
+        for setting, value in values.items():
+            if plugin.settings and setting not in plugin.settings:
+                raise refuse(f"{name} has no setting '{setting}'", f"it has: {', '.join(sorted(plugin.settings))}")
+            yield plugin.env_name(setting), _spelled(_expanded(value, asked.place.output))
+
+
+def _expanded(value: Any, output: Path) -> Any:
+    if isinstance(value, str):
+        return value.replace(f"${{{OUTPUT_VARIABLE}}}", str(output)).replace(f"${OUTPUT_VARIABLE}", str(output))
+    if isinstance(value, Mapping):
+        return {key: _expanded(each, output) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_expanded(each, output) for each in value]
+    return value
+
+
+def _spelled(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _location(asked: Asked, target: Plugin, config: Mapping[str, Any]) -> str | None:
+    """Say where the target's files are, if it writes files. A URL may hold a password and is never told."""
+    settings = {**target.config, **config}
+    for name in _LOCATION_SETTINGS:
+        value = _expanded(settings.get(name), asked.place.output)
+        if isinstance(value, str) and value and ":" not in value and "$" not in value:
+            return os.path.normpath(asked.project.root / value)
+    return None
+
+
+def _insist_on_installed(wanted: Sequence[_Wanted]) -> None:
+    missing = [each.plugin.name for each in wanted if each.plugin.pip_url and not each.python.exists()]
+    if missing:
+        raise refuse(
+            f"{', '.join(missing)}: not installed, and the step says `install: never`",
+            "run `meltano install` in the project, or use `install: auto`",
+            name="not installed",
+        )
+
+
+def _installs(asked: Asked, wanted: Sequence[_Wanted]) -> list[dict[str, Any]]:
+    """Group what one `meltano install` does at once, side by side: the plugins that share a system folder."""
+    groups: dict[str, list[dict[str, str]]] = {}
+    for each in wanted:
+        if each.plugin.pip_url:
+            own = {
+                "name": each.plugin.installed_as or each.plugin.name,
+                "folder": str(each.folder),
+                "fingerprint": each.fingerprint,
+            }
+            groups.setdefault(str(asked.place.plugin_root(each.plugin, each.fingerprint)), []).append(own)
+    always = asked.parameters.install == "always"
+    return [{"root": root, "plugins": plugins, "always": always} for root, plugins in groups.items()]
+
+
+def _links(asked: Asked, system_root: Path, wanted: Sequence[_Wanted]) -> Iterator[tuple[str, str]]:
+    """Give every run a system folder of its own: two runs of one tap share files in `run/` and break each other."""
+    if asked.place.shared_plugins:
+        for type_ in PLUGIN_TYPES:
+            yield str(system_root / type_), str(asked.place.system / type_)
+        return
+    for each in wanted:
+        if each.plugin.pip_url:
+            yield str(system_root / each.plugin.type / each.folder.name), str(each.folder)
+
+
+def _environment(asked: Asked, own: Mapping[str, str]) -> dict[str, str]:
+    environment = {
+        **base_environment(),
+        **own,
+        **asked.env,
+        "MELTANO_DATABASE_URI": asked.place.database_uri,
+        "XDG_STATE_HOME": str(asked.work / "log"),  # Meltano's own copy of the log goes with the attempt
+        OUTPUT_VARIABLE: str(asked.place.output),
+    }
+    if asked.project.environment:
+        environment["MELTANO_ENVIRONMENT"] = asked.project.environment
+    return environment
+
+
+def _run_id(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, name))

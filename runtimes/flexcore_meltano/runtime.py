@@ -1,0 +1,279 @@
+"""The four verbs for Meltano. Nothing is kept in memory: what runs is in the attempts' folders, under their shims.
+
+An attempt installs, waits, runs and reads its bookmarks in one program of its own (`attempt_main.py`), so adopting it
+is just reading on. Nothing is started before everything that can be checked was.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import assert_never
+
+from pydantic import ValidationError
+
+from flexcore.model.failure import ErrorClass, Failure
+from flexcore.model.values import JSON
+from flexcore.model.workflow import StepKind
+from flexcore.runtime import shim
+from flexcore.runtime.interface import (
+    AttemptScope,
+    Capabilities,
+    CleanupReport,
+    CleanupScope,
+    ExecutionEvent,
+    ExecutionRequest,
+    ExecutionResult,
+    ExecutionScope,
+    Failed,
+    Finished,
+    Health,
+    HealthStatus,
+    LogChunk,
+    LogStream,
+    PhaseEntered,
+    Resources,
+    Submitted,
+    Succeeded,
+    Survey,
+)
+from flexcore.runtime.plugin import RuntimeContext
+from flexcore.runtime.shim import End, Found, State
+from flexcore_meltano.client import NoMeltano, attempt_argv, encode_order, find_executable
+from flexcore_meltano.config import DbtParameters, MeltanoConfig, MeltanoParameters, SingerParameters
+from flexcore_meltano.handle import attempt_folder, attempt_notes, attempt_of, is_same, make_handle
+from flexcore_meltano.logs import Note, RunLog
+from flexcore_meltano.outcomes import failure_of
+from flexcore_meltano.place import is_deployed, place_of
+from flexcore_meltano.prepare import Asked, Parameters, Prepared, Refused, prepare, refuse
+from flexcore_meltano.project import BadProject, read_project
+from flexcore_meltano.results import output_of, phases_of, usage_of, with_dbt_errors
+
+_INSTALL_HINT = "install flexcore[meltano], or set `executable` for this runtime"
+_WORK = "work"
+
+
+class MeltanoRuntime:
+    """One instance: its settings, and the folders below `context.state_folder`."""
+
+    def __init__(self, name: str, config: MeltanoConfig, context: RuntimeContext) -> None:
+        self._name = name
+        self._config = config
+        self._context = context
+        self._attempts = context.state_folder / "attempts"
+
+    async def execute(self, request: ExecutionRequest) -> AsyncGenerator[ExecutionEvent, None]:
+        """Start the run, or adopt it, and follow it to its end. Closing the iterator leaves it running."""
+        folder = attempt_folder(self._attempts, self._context.installation, request.id)
+        found = await shim.settled(folder)
+        if request.handle is not None and not is_same(request.handle, found):
+            yield _failed(Failure(message="the run is gone without a trace", error_class=ErrorClass.LOST, name="lost"))
+            return
+        adopted = found.state is not State.ABSENT
+        if not adopted:
+            try:
+                command = await asyncio.to_thread(self._command, request, folder)
+            except Refused as refusal:
+                yield _failed(_redacted(refusal.failure, request))
+                return
+            started = await shim.start(folder, command)
+            found, adopted = started.found, started.adopted
+        yield Submitted(make_handle(found), adopted, prepares=True)
+        async with aclosing(self._follow(request, found)) as events:
+            async for event in events:
+                yield event
+
+    async def health(self) -> HealthStatus:
+        """Say whether there is a Meltano; a project's own one is looked for when a step names the project."""
+        now = self._context.now()
+        try:
+            found = find_executable(self._config.executable)
+        except NoMeltano as error:
+            return HealthStatus(state=Health.DOWN, reason=f"{error}; {_INSTALL_HINT}", checked_at=now)
+        reason = f"meltano {found.version or 'of unknown version'} from {found.origin}"
+        return HealthStatus(state=Health.UP, reason=reason, checked_at=now)
+
+    async def capabilities(self) -> Capabilities:
+        """Say what can be run: the same whether Meltano is there or not, that is a matter of health."""
+        try:
+            version = find_executable(self._config.executable).version
+        except NoMeltano:
+            version = ""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return Capabilities(
+            step_kinds=frozenset({StepKind.SINGER, StepKind.DBT, StepKind.MELTANO}),
+            limits=Resources(cpu=float(os.cpu_count() or 1), memory=memory, gpu=0),
+            versions={"meltano": version} if version else {},
+        )
+
+    async def cleanup(self, scope: CleanupScope) -> CleanupReport:
+        """End a run with its tap and target; remove what an execution left; list what runs."""
+        match scope:
+            case AttemptScope():
+                folder = attempt_folder(self._attempts, self._context.installation, scope.id)
+                return _report([await shim.cancel(folder, scope.grace)])
+            case ExecutionScope():
+                return await self._remove(scope)
+            case Survey():
+                return self._survey(scope)
+            case _:
+                assert_never(scope)
+
+    async def _follow(self, request: ExecutionRequest, found: Found) -> AsyncGenerator[ExecutionEvent, None]:
+        notes = found.record.notes if found.record else {}
+        log = RunLog(tap=str(notes.get("tap") or ""))
+        told = request.log_offsets.get(LogStream.STDERR, 0)
+        offsets = {LogStream.STDOUT: request.log_offsets.get(LogStream.STDOUT, 0), LogStream.STDERR: 0}
+        end: End | None = None
+        async with aclosing(shim.follow(found.folder, offsets)) as items:
+            async for item in items:
+                if not isinstance(item, LogChunk):
+                    end = item
+                    continue
+                for event in _reading(item, log, told):
+                    yield event
+        for note in log.close():
+            yield note
+        if end is not None:
+            yield Finished(await asyncio.to_thread(_result, request, found, end, log))
+
+    def _command(self, request: ExecutionRequest, folder: Path) -> shim.Command:
+        prepared = self._prepared(request, folder)
+        _insist_on_private_secrets(prepared.order["argv"], request)
+        return shim.Command(
+            argv=attempt_argv(),
+            env=prepared.env,
+            cwd=Path(str(prepared.notes["project"])),
+            stdin=encode_order(prepared.order),
+            grace=request.grace,
+            memory_limit_bytes=request.requirements.memory,
+            notes={**attempt_notes(request.id), **prepared.notes},
+        )
+
+    def _prepared(self, request: ExecutionRequest, folder: Path) -> Prepared:
+        parameters = _validated(request)
+        named = self._config.projects.get(parameters.project)
+        root = (named or request.folder / parameters.project).resolve()
+        try:
+            project = read_project(
+                root, environment=request.env.get("MELTANO_ENVIRONMENT"), fallback=self._config.environment
+            )
+            place = place_of(
+                project,
+                state_folder=self._context.state_folder,
+                beside=root if named else request.folder.resolve(),
+                deployed=named is None and is_deployed(request.folder, self._context.state_folder),
+                names=(request.workspace, request.workflow, parameters.project),
+            )
+            asked = Asked(
+                name=folder.name,
+                parameters=parameters,
+                project=project,
+                place=place,
+                executable=find_executable(self._config.executable, root),
+                work=folder / _WORK,
+                env=request.env,
+                time_limit_s=self._time_left(request),
+                grace_s=request.grace.total_seconds(),
+            )
+            return prepare(asked)
+        except BadProject as error:
+            raise refuse(error.message, error.hint, name="bad project") from error
+        except NoMeltano as error:
+            raise refuse(str(error), _INSTALL_HINT, ErrorClass.DEPENDENCY, "no meltano") from error
+
+    def _time_left(self, request: ExecutionRequest) -> float | None:
+        """The whole of it is for Meltano's run: installing and waiting for the state id do not count."""
+        if request.deadline is None:
+            return None
+        return max(0.1, (request.deadline - self._context.now()).total_seconds())
+
+    async def _remove(self, scope: ExecutionScope) -> CleanupReport:
+        theirs = [
+            found
+            for found in shim.survey(self._attempts).values()
+            if found.record is not None and found.record.notes.get("execution") == scope.execution
+        ]
+        ended = await asyncio.gather(*(shim.cancel(found.folder, scope.grace) for found in theirs))
+        for found in ended:
+            await shim.remove(found.folder)
+        return _report(ended)
+
+    def _survey(self, scope: Survey) -> CleanupReport:
+        if scope.installation != self._context.installation:
+            return CleanupReport()
+        live = {
+            name: found
+            for name, found in shim.survey(self._attempts).items()
+            if found.state in (State.RUNNING, State.STARTING)
+        }
+        attempts = {
+            name: attempt
+            for name, found in live.items()
+            if found.record is not None and (attempt := attempt_of(found.record.notes)) is not None
+        }
+        return CleanupReport(pending=frozenset(live), attempts=attempts)
+
+
+def _validated(request: ExecutionRequest) -> Parameters:
+    models: dict[StepKind, type[Parameters]] = {
+        StepKind.SINGER: SingerParameters,
+        StepKind.MELTANO: MeltanoParameters,
+        StepKind.DBT: DbtParameters,
+    }
+    model = models.get(request.kind)
+    if model is None:
+        raise refuse(f"meltano does not run steps of type {request.kind}", f"it runs {', '.join(models)}")
+    try:
+        return model.model_validate(dict(request.parameters))
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, each['loc'])) or 'with'}: {each['msg']}" for each in error.errors())
+        raise refuse("; ".join(problems)) from error
+
+
+def _insist_on_private_secrets(argv: list[str], request: ExecutionRequest) -> None:
+    """Refuse a secret in the command line, which every user of the machine can read."""
+    if any(secret in argument for secret in request.secrets if secret for argument in argv):
+        raise refuse("a secret stands in the arguments of a command", "give it in `config` or in the step's `env`")
+
+
+def _reading(chunk: LogChunk, log: RunLog, told: int) -> Iterator[ExecutionEvent]:
+    """Read a chunk for the totals, and pass on what was not passed on before a restart. Phases are told again."""
+    notes: list[Note] = list(log.feed(chunk.data)) if chunk.stream is LogStream.STDERR else []
+    known = max(0, told - chunk.offset) if chunk.stream is LogStream.STDERR else 0
+    fresh = chunk.data[known:]
+    yield from (note for note in notes if fresh or isinstance(note, PhaseEntered))
+    if fresh:
+        yield LogChunk(chunk.stream, chunk.offset + known, fresh)
+
+
+def _result(request: ExecutionRequest, found: Found, end: End, log: RunLog) -> ExecutionResult:
+    work = found.folder / _WORK
+    failure = failure_of(end, log)
+    outcome: Succeeded | Failed
+    if failure is None:
+        notes = found.record.notes if found.record else {}
+        output: JSON = output_of(request.kind, folder=found.folder, work=work, notes=notes, log=log)
+        outcome = Succeeded(output)
+    else:
+        told = with_dbt_errors(failure, work) if request.kind is StepKind.DBT else failure
+        outcome = Failed(_redacted(told, request))
+    return ExecutionResult(outcome=outcome, usage=usage_of(end, log), phases=phases_of(end, log))
+
+
+def _redacted(failure: Failure, request: ExecutionRequest) -> Failure:
+    message = failure.message
+    for secret in request.secrets:
+        message = message.replace(secret, "***") if secret else message
+    return replace(failure, message=message)
+
+
+def _failed(failure: Failure) -> Finished:
+    return Finished(ExecutionResult(outcome=Failed(failure)))
+
+
+def _report(ended: list[Found]) -> CleanupReport:
+    running = frozenset(found.folder.name for found in ended if found.state in (State.RUNNING, State.STARTING))
+    return CleanupReport(gone=frozenset(found.folder.name for found in ended) - running, pending=running)
