@@ -219,6 +219,7 @@ def _engine(
         secrets=SecretSource(os.environ, Path.cwd(), settings.home),
         observer=hub,
         inline_bytes=settings.limits.inline_bytes,
+        now=now,
         grace=settings.policy.grace,
     )
     return Engine(

@@ -7,27 +7,29 @@ commit that dispatched the attempt, and redacted from everything that comes back
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from flexcore.engine.ports import Logs, Observer, Runtimes, Secrets
+from flexcore.engine.ports import Clock, Logs, Observer, Runtimes, Secrets
 from flexcore.engine.work import AttemptFinished, AttemptSubmitted, AttemptUnavailable, Event
 from flexcore.model.errors import Fenced, FlexCoreError, NotFound, RuntimeUnavailable
-from flexcore.model.execution import ExecutionHeader, SecretText, StepState
+from flexcore.model.execution import ExecutionHeader, Phase, SecretText, StepState
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.ids import AttemptId
 from flexcore.model.values import JSON, NOTHING, Payload, canonical
 from flexcore.model.workflow import Step, StepKind
 from flexcore.runtime.interface import (
+    ExecutionEvent,
     ExecutionRequest,
     ExecutionResult,
     Failed,
     Finished,
     LogChunk,
     LogStream,
+    PhaseEntered,
     Submitted,
 )
 from flexcore.runtime.plugin import ArtifactStore
@@ -54,6 +56,7 @@ class Driver:
     secrets: Secrets
     observer: Observer
     inline_bytes: int
+    now: Clock
     grace: timedelta = timedelta(seconds=30)
 
     async def drive(self, attempt: Attempt, post: Callable[[Event], None]) -> None:
@@ -79,6 +82,7 @@ class Driver:
         state = attempt.state
         runtime = self.runtimes.get(state.runtime or "")
         sink = _LogSink(self, attempt, Redactor(request.secrets)) if request.secrets else _LogSink(self, attempt, None)
+        submitted: Submitted | None = None
         async with aclosing(runtime.execute(request)) as events:
             async for event in events:
                 if isinstance(event, Finished):
@@ -86,18 +90,13 @@ class Driver:
                     post(await self._settled(state, event.result, sink.redactor))
                     return
                 if isinstance(event, Submitted):
-                    post(
-                        AttemptSubmitted(
-                            path=state.path,
-                            attempt=state.attempt,
-                            token=state.token,
-                            handle=event.handle,
-                            adopted=event.adopted,
-                        )
-                    )
+                    submitted = event
+                    post(_submitted(state, event, running=not event.prepares))
                 elif isinstance(event, LogChunk):
                     await sink.take(event)
                 else:
+                    if _begins(event) and submitted is not None and submitted.prepares:
+                        post(_submitted(state, submitted, running=True))
                     self.observer.reported(attempt.header.id, state.path, state.attempt, event)
         raise RuntimeUnavailable("the runtime stopped reporting before the end")
 
@@ -125,11 +124,16 @@ class Driver:
             env=state.env,
             secrets=secrets,
             labels=header.labels,
-            deadline=state.expires_at,
+            deadline=self._deadline(attempt),
             grace=self.grace,
             handle=state.handle,
             log_offsets=offsets,
         )
+
+    def _deadline(self, attempt: Attempt) -> datetime | None:
+        """Give the runtime's backstop; before the clock of the step runs, as if it began now."""
+        timeout = attempt.step.timeout
+        return attempt.state.expires_at or (self.now() + timeout if timeout is not None else None)
 
     async def _parameters(self, state: StepState) -> tuple[Mapping[str, JSON], tuple[str, ...]] | Failure:
         value = state.parameters.value
@@ -213,6 +217,21 @@ def _fill(value: Any, text: SecretText, used: Mapping[str, str]) -> None:
 def _redacted(failure: Failure, redactor: Redactor) -> Failure:
     cause = _redacted(failure.cause, redactor) if failure.cause else None
     return replace(failure, message=redactor.text(failure.message), hint=redactor.text(failure.hint), cause=cause)
+
+
+def _begins(event: ExecutionEvent) -> bool:
+    return isinstance(event, PhaseEntered) and event.phase is Phase.RUN
+
+
+def _submitted(state: StepState, event: Submitted, *, running: bool) -> AttemptSubmitted:
+    return AttemptSubmitted(
+        path=state.path,
+        attempt=state.attempt,
+        token=state.token,
+        handle=event.handle,
+        adopted=event.adopted,
+        running=running,
+    )
 
 
 def _unavailable(state: StepState, reason: str) -> AttemptUnavailable:

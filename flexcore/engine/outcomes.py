@@ -45,16 +45,18 @@ def current(work: Work, event: _Reported) -> StepState | None:
 def submitted(work: Work, event: AttemptSubmitted) -> None:
     """Remember where the work is."""
     state = current(work, event)
-    if state is None or state.handle == event.handle:
+    if state is None:
         return
-    step = work.graph.step(event.path)
+    limit = controls.expiry(work, work.graph.step(event.path)) if event.running else None
+    if state.handle == event.handle and (limit is None or state.expires_at is not None):
+        return
     work.emit(
         c.StepSubmitted(
             path=event.path,
             attempt=event.attempt,
             handle=event.handle,
             adopted=event.adopted,
-            expires_at=controls.expiry(work, step),
+            expires_at=limit,
         )
     )
 

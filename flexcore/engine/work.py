@@ -49,13 +49,14 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptSubmitted:
-    """A runtime has the work."""
+    """A runtime has the work. `running`: preparations are over, the step's time limit runs."""
 
     path: StepPath
     attempt: int
     token: int
     handle: Handle
     adopted: bool = False
+    running: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

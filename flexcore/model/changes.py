@@ -92,7 +92,7 @@ class StepUnplaced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSubmitted:
-    """The work exists outside, under this handle. Its time limit runs from here, until `expires_at`."""
+    """The work exists outside, under this handle. `expires_at` ends its time limit, once that has begun."""
 
     path: StepPath
     attempt: int
