@@ -1,0 +1,1 @@
+"""The gRPC entrance: servicers that translate, and nothing else."""

@@ -1,0 +1,68 @@
+"""Reading requests: what a caller may have got wrong becomes InvalidRequest here."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from flexcore.api.bundles import uploaded_bundle
+from flexcore.api.v1 import workflow_pb2
+from flexcore.common.v1.json_pb2 import Json
+from flexcore.common.values import json_value, moment
+from flexcore.model.errors import InvalidRequest
+from flexcore.model.requests import Bundle
+from flexcore.model.values import JSON
+
+DEFAULT_WORKSPACE = "default"
+
+
+def optional(request: Message, name: str) -> str | None:
+    """Read a text that may be unset."""
+    return str(getattr(request, name)) if request.HasField(name) else None
+
+
+def json_in(message: Json) -> JSON:
+    """Read a JSON value."""
+    try:
+        return json_value(message)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"not JSON: {error}") from error
+
+
+def object_in(message: Json) -> Mapping[str, JSON]:
+    """Read a JSON object; empty when unset."""
+    value = json_in(message)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(f"a JSON object is needed, not {type(value).__name__}")
+    return value
+
+
+def span_in(request: Message, name: str) -> timedelta | None:
+    """Read a duration that may be unset."""
+    if not request.HasField(name):
+        return None
+    message: Duration = getattr(request, name)
+    try:
+        return message.ToTimedelta()
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest(f"{name} is out of range") from error
+
+
+def moment_in(request: Message, name: str) -> datetime | None:
+    """Read a time that may be unset."""
+    if not request.HasField(name):
+        return None
+    message: Timestamp = getattr(request, name)
+    try:
+        return moment(message)
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest(f"{name} is out of range") from error
+
+
+def bundle_in(message: workflow_pb2.Bundle) -> Bundle:
+    """Read an upload."""
+    return uploaded_bundle(message.text, message.file_name, message.files)

@@ -1,0 +1,1 @@
+"""Who is asking, and what must never be seen: authentication and secrets."""
