@@ -1,0 +1,100 @@
+"""The command `flexcore`: the tree of commands, loaded by noun when asked for, and the shell around them.
+
+Importing this module must stay cheap: help is shown without loading anything but the command line's own library.
+Nobody sees a traceback who did not ask for one with `FLEXCORE_DEBUG=1`.
+"""
+
+import difflib
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from flexcore.cli.options import COMMON, Connect, Options, Output, options_from, split
+
+_COMMANDS = {
+    "workflow": ("flexcore.cli.workflow", "Define and run workflows."),
+    "execution": ("flexcore.cli.execution", "Look at executions in depth."),
+    "runtime": ("flexcore.cli.runtime", "The places that run work."),
+    "template": ("flexcore.cli.template", "The library of ready workflows."),
+    "server": ("flexcore.cli.operation", "Serve the HTTP and gRPC APIs."),
+    "verify": ("flexcore.cli.operation", "Prove that the store holds together."),
+    "doctor": ("flexcore.cli.operation", "Check this machine and say what is missing."),
+    "config": ("flexcore.cli.operation", "The settings in force."),
+    "schema": ("flexcore.cli.about", "Print a JSON Schema, for editors."),
+    "version": ("flexcore.cli.about", "Print the version."),
+}
+
+
+class _LazyGroup(TyperGroup):
+    """Knows the names of its commands and loads the module of the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _COMMANDS:
+            near = difflib.get_close_matches(cmd_name, _COMMANDS, n=1)
+            ctx.fail(f"No such command '{cmd_name}'." + (f" Did you mean '{near[0]}'?" if near else ""))
+        module = import_module(_COMMANDS[cmd_name][0])
+        loaded: Any = get_command(module.app)
+        return loaded.commands.get(cmd_name, loaded)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Options, before or after a command"):
+            formatter.write_dl([*COMMON.items(), ("--help", "Say what a command does.")])
+        self.format_commands(ctx, formatter)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, sentence) for name, (_, sentence) in _COMMANDS.items()])
+
+
+app = typer.Typer(
+    cls=_LazyGroup, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Run durable workflows on Meltano, Ray, Kubernetes and plain processes."""
+
+
+def run(arguments: list[str], connect: Connect | None = None) -> int:
+    """Run one command line and give its exit code."""
+    options: Options | None = None
+    try:
+        common, rest = split(arguments)
+        options = options_from(common, os.environ, connect)
+        if rest in (["version"], ["--version"]):
+            # Parsing the smallest command line loads pydantic; this answer is asked for by scripts, often.
+            from flexcore.cli.about import print_version
+
+            print_version(options)
+            return 0
+        get_command(app)(rest, prog_name="flexcore", obj=options)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
+    except Exception as error:  # the shell: whatever it is, a person reads it
+        from flexcore.cli.failures import show  # loads what help does without
+
+        return show(error, as_json=options is not None and options.output is Output.JSON)
+    return 0
+
+
+def main() -> None:
+    """Start here: the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has left; without this the interpreter would complain about it while it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

@@ -1,0 +1,125 @@
+"""`flexcore execution …`: executions in depth."""
+
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from flexcore.cli.options import options_of
+from flexcore.cli.render import clean, emit, listing, pretty
+from flexcore.cli.runs import ExecutionArgument
+from flexcore.cli.session import with_api
+from flexcore.cli.summary import summary, why
+from flexcore.model.errors import InvalidRequest
+from flexcore.model.ids import ExecutionId
+from flexcore.model.lifecycle import ExecutionStatus
+from flexcore.model.requests import ControlPlaneApi, Document, ExecutionQuery
+from flexcore.model.units import parse_duration
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Look at executions in depth."
+)
+
+_PAGE = 100
+_COLUMNS = ("id", "workflow", "status", "created_at", "duration_s")
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    workflow: Annotated[str | None, typer.Option(metavar="W", help="Only of this workflow.")] = None,
+    status: Annotated[ExecutionStatus | None, typer.Option(help="Only with this status.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="D", help="A duration back (2h), or a time.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+) -> None:
+    """List executions, the newest first."""
+    options = options_of(context)
+    after = None if since is None else _moment(since)
+
+    async def work(api: ControlPlaneApi) -> list[Document]:
+        found: list[Document] = []
+        cursor: str | None = None
+        while len(found) < limit:
+            page = await api.executions(
+                ExecutionQuery(
+                    workspace=options.workspace,
+                    workflow=workflow,
+                    status=status,
+                    since=after,
+                    limit=min(_PAGE, limit - len(found)),
+                    cursor=cursor,
+                )
+            )
+            found += page.items
+            cursor = page.next
+            if cursor is None:
+                break
+        return found
+
+    listing(options, with_api(options, work), _COLUMNS, "no executions")
+
+
+@app.command()
+def show(context: typer.Context, id: ExecutionArgument) -> None:
+    """Print an execution with its steps and results."""
+    options = options_of(context)
+    document = with_api(options, lambda api: api.execution(ExecutionId(id)))
+    emit(options, document, summary(document))
+
+
+@app.command()
+def events(
+    context: typer.Context,
+    id: ExecutionArgument,
+    after: Annotated[int, typer.Option(min=0, help="Only entries behind this number.")] = 0,
+) -> None:
+    """Print the history of an execution."""
+    options = options_of(context)
+
+    async def work(api: ControlPlaneApi) -> list[Document]:
+        found: list[Document] = []
+        while True:
+            page = await api.history(ExecutionId(id), found[-1]["seq"] if found else after)
+            found += page.items
+            if page.next is None or not page.items:
+                return found
+
+    listing(options, with_api(options, work), ("seq", "at", "type", "path", "runtime", "attempt"), "no events")
+
+
+@app.command()
+def explain(
+    context: typer.Context, id: ExecutionArgument, step: Annotated[str, typer.Argument(metavar="STEP")]
+) -> None:
+    """Say why a step went where it did, or why it waits."""
+    options = options_of(context)
+    document = with_api(options, lambda api: api.explain(ExecutionId(id), step))
+    emit(options, document, _explanation(document))
+
+
+def _explanation(document: Document) -> list[str]:
+    placement = document.get("placement") or {}
+    lines = [f"{document['path']}: {placement.get('chosen') or 'not placed'}"]
+    lines += [f"  {clean(str(each))}" for each in document.get("sentences") or [why(placement)] if each]
+    if document.get("waiting_for"):
+        lines.append(f"  waits for {clean(str(document['waiting_for']))}")
+    analysis: dict[str, Any] = placement.get("analysis") or {}
+    known = {name: each for name, each in analysis.items() if each.get("source") != "unknown"}
+    lines += [f"  {name}: {pretty(each.get('value'))} ({each.get('source')})" for name, each in known.items()]
+    return lines
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return _ago(text)
+    return moment if moment.tzinfo else moment.astimezone()
+
+
+def _ago(text: str) -> datetime:
+    try:
+        return datetime.fromtimestamp(time.time(), UTC) - parse_duration(text)
+    except ValueError as error:
+        raise InvalidRequest(f"--since: {error}", hint="or a time such as 2026-12-01T00:00:00Z") from error

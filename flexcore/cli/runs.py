@@ -1,0 +1,181 @@
+"""The commands of `flexcore workflow` that start, follow and end executions."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flexcore.cli.follow import finished, follow
+from flexcore.cli.options import Options, Output, options_of
+from flexcore.cli.parameters import json_argument, merged
+from flexcore.cli.render import clean, emit, say
+from flexcore.cli.resolve import deployed
+from flexcore.cli.session import with_api
+from flexcore.cli.summary import exit_code_of, headline, step_table, summary
+from flexcore.language.document import compose
+from flexcore.language.findings import Findings
+from flexcore.language.nodes import plain
+from flexcore.model.errors import InvalidRequest
+from flexcore.model.ids import ExecutionId
+from flexcore.model.requests import ControlPlaneApi, Document, Started, StartRequest
+from flexcore.model.units import parse_duration
+
+ExecutionArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of an execution (exe_…).")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Give the id and do not follow it. Needs a server.")]
+
+
+def execute(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A file, a deployed workflow, or a template.")],
+    parameter: Annotated[list[str] | None, typer.Option("-p", metavar="KEY=VALUE", help="One input value.")] = None,
+    parameters: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="The whole input.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="Runtime for every step that it can run.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="Starting again with this key starts nothing.")] = None,
+    no_wait: NoWait = False,
+    timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="Time for the whole, such as 30m.")] = None,
+) -> None:
+    """Run a workflow, showing how it goes, and print its result."""
+    options = options_of(context)
+    _can_leave(options, no_wait)
+    whole = None if parameters is None else json_argument(parameters, "--parameters")
+    limit = None if timeout is None else duration_option(timeout, "--timeout")
+
+    async def work(api: ControlPlaneApi) -> None:
+        workflow = await deployed(api, name, Path.cwd(), options.workspace)
+        request = StartRequest(
+            workflow=workflow["name"],
+            version=workflow["version"],
+            workspace=options.workspace,
+            input=merged(whole, parameter or [], _schema(workflow) if parameter else None),
+            runtime=runtime,
+            idempotency_key=idempotency_key,
+            timeout=limit,
+        )
+        await stay(api, await api.start(request), options, no_wait)
+
+    with_api(options, work)
+
+
+def status(context: typer.Context, id: ExecutionArgument) -> None:
+    """Say in short how an execution stands."""
+    options = options_of(context)
+    document = with_api(options, lambda api: api.execution(ExecutionId(id)))
+    waits = [f"{each['path']} waits for {each['waiting_for']}" for each in document["steps"] if each["waiting_for"]]
+    emit(options, document, [headline(document), "", *step_table(document), *waits])
+
+
+def logs(
+    context: typer.Context,
+    id: ExecutionArgument,
+    step: Annotated[str | None, typer.Argument(metavar="[STEP]", help="Path of one step.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay until the execution has ended.")] = False,
+) -> None:
+    """Print what steps have written."""
+    options = options_of(context)
+
+    async def work(api: ControlPlaneApi) -> None:
+        from flexcore.cli.output import pieces  # brings asyncio, which other commands may not need
+
+        collected = []
+        async for piece in pieces(api, ExecutionId(id), step, follow):
+            collected.append(piece)
+            if options.output is Output.TEXT:
+                typer.echo(_log_text(piece, step), nl=False)
+        if options.output is not Output.TEXT:
+            emit(options, collected, "")
+
+    with_api(options, work)
+
+
+def wait(context: typer.Context, id: ExecutionArgument) -> None:
+    """Follow an execution to its end; the exit code says how it ended."""
+    options = options_of(context)
+    with_api(options, lambda api: finished(api, ExecutionId(id), options))
+
+
+def cancel(
+    context: typer.Context,
+    id: ExecutionArgument,
+    reason: Annotated[str, typer.Option(help="Kept in the history.")] = "cancelled from the command line",
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for the end to be confirmed.")] = False,
+) -> None:
+    """End an execution: its running steps too. Waits until that is confirmed."""
+    options = options_of(context)
+
+    async def work(api: ControlPlaneApi) -> Document:
+        await api.cancel(ExecutionId(id), reason)
+        return await api.execution(ExecutionId(id)) if no_wait else (await follow(api, [ExecutionId(id)], options))[0]
+
+    document = with_api(options, work)
+    emit(options, document, headline(document))
+
+
+def retry(
+    context: typer.Context,
+    id: ExecutionArgument,
+    from_step: Annotated[str | None, typer.Option("--from", metavar="STEP", help="Where to begin again.")] = None,
+    no_wait: NoWait = False,
+) -> None:
+    """Run again as a new, linked execution that reuses the results above the failed, or the given, step."""
+    options = options_of(context)
+    _can_leave(options, no_wait)
+
+    async def work(api: ControlPlaneApi) -> None:
+        await stay(api, await api.retry(ExecutionId(id), from_step), options, no_wait)
+
+    with_api(options, work)
+
+
+def resume(context: typer.Context) -> None:
+    """Take up every execution that was left unfinished and stay until they have ended."""
+    options = options_of(context)
+
+    async def work(api: ControlPlaneApi) -> None:
+        ids = await api.resume()
+        say(f"resuming {', '.join(ids)}" if ids else "nothing to resume")
+        documents = await follow(api, ids, options) if ids else []
+        text = [line for each in documents for line in [*summary(each), ""]]
+        emit(options, documents, text)
+        raise typer.Exit(exit_code_of(documents))
+
+    with_api(options, work)
+
+
+async def stay(api: ControlPlaneApi, started: Started, options: Options, no_wait: bool) -> None:
+    """Follow what was just started, or give its id and leave."""
+    if started.existing:
+        say(f"the idempotency key belongs to {started.id}, started before")
+    if no_wait:
+        emit(options, {"id": started.id, "existing": started.existing}, started.id)
+        return
+    await finished(api, started.id, options)
+
+
+def duration_option(text: str, option: str) -> Any:
+    """Read the duration of an option. Raises InvalidRequest."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{option}: {error}") from error
+
+
+def _can_leave(options: Options, no_wait: bool) -> None:
+    if no_wait and not options.server:
+        raise InvalidRequest(
+            "--no-wait needs a server: without one, this process does the work",
+            hint="start `flexcore server` and give --server, or let the command run",
+        )
+
+
+def _schema(workflow: Document) -> Any:
+    root, _ = compose(str(workflow.get("text", "")), Findings("workflow"))
+    document = None if root is None else plain(root)
+    schema = document.get("inputs") if isinstance(document, dict) else None
+    return schema if isinstance(schema, dict) else None
+
+
+def _log_text(piece: Document, step: str | None) -> str:
+    text = clean(str(piece.get("text", "")))
+    if step is not None:
+        return text
+    return "".join(f"{piece.get('path')} | {line}\n" for line in text.splitlines())

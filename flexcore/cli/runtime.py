@@ -1,0 +1,88 @@
+"""`flexcore runtime …`: the places that run work."""
+
+from typing import Annotated, Any
+
+import typer
+
+from flexcore.cli.options import options_of
+from flexcore.cli.parameters import json_argument
+from flexcore.cli.render import clean, emit, listing, painted, pretty
+from flexcore.cli.runs import NoWait, duration_option, stay
+from flexcore.cli.session import with_api
+from flexcore.model.errors import InvalidInput, InvalidRequest
+from flexcore.model.requests import ControlPlaneApi, Document, TaskRequest
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="The places that run work.")
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of a runtime.")]
+_COLUMNS = ("name", "type", "enabled", "priority", "health.state", "step_kinds", "health.reason")
+
+
+@app.command("list")
+def list_(context: typer.Context) -> None:
+    """List the runtimes."""
+    options = options_of(context)
+    items = with_api(options, lambda api: api.runtimes())
+    listing(options, items, _COLUMNS, "no runtimes are configured")
+
+
+@app.command()
+def health(context: typer.Context, name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None) -> None:
+    """Ask runtimes how they are."""
+    options = options_of(context)
+
+    async def work(api: ControlPlaneApi) -> list[Document]:
+        return [await api.runtime(name)] if name is not None else list(await api.runtimes())
+
+    found = [{"name": each["name"], **_health(each)} for each in with_api(options, work)]
+    lines = [
+        f"{each['name']}: {painted(str(each.get('state')))}: {clean(str(each.get('reason', '')))}" for each in found
+    ]
+    emit(options, found[0] if name is not None else found, lines)
+
+
+@app.command()
+def capabilities(context: typer.Context, name: NameArgument) -> None:
+    """Say what a runtime can do."""
+    options = options_of(context)
+    document = with_api(options, lambda api: api.runtime(name))
+    found: Any = document.get("capabilities") or {}
+    emit(options, found, [f"{key.replace('_', ' ')}: {_short(value)}" for key, value in found.items()])
+
+
+@app.command()
+def execute(
+    context: typer.Context,
+    name: NameArgument,
+    type: Annotated[str, typer.Option(metavar="T", help="Type of the step, such as bash.")],
+    parameters: Annotated[str, typer.Option("--with", metavar="JSON|@FILE", help="The step's `with`.")] = "{}",
+    no_wait: NoWait = False,
+    timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="Time limit, such as 30m.")] = None,
+) -> None:
+    """Run one task on one runtime, without a workflow file."""
+    options = options_of(context)
+    if no_wait and not options.server:
+        raise InvalidRequest("--no-wait needs a server: without one, this process does the work", hint="give --server")
+    given = json_argument(parameters, "--with")
+    if not isinstance(given, dict):
+        raise InvalidInput("--with is a JSON object", hint='for example \'{"script": "echo hi"}\'')
+    limit = None if timeout is None else duration_option(timeout, "--timeout")
+    request = TaskRequest(runtime=name, type=type, parameters=given, workspace=options.workspace, timeout=limit)
+
+    async def work(api: ControlPlaneApi) -> None:
+        await stay(api, await api.execute_task(request), options, no_wait)
+
+    with_api(options, work)
+
+
+def _health(runtime: Document) -> Document:
+    found = runtime.get("health")
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {each}" for key, each in value.items() if each is not None) or "none"
+    return pretty(value)

@@ -1,0 +1,133 @@
+"""An execution's document as text: its steps in a table, why each ran where, rows per stream, and the output."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from flexcore.cli.render import clean, count, painted, pretty, seconds, size, table
+from flexcore.model.requests import Document
+
+EXIT_CODES: Mapping[str, int] = {"succeeded": 0, "failed": 1, "cancelled": 4}
+"""What an execution's end means as an exit code; an execution that has not ended means 0."""
+
+_WORST_FIRST = (1, 4, 0)
+_STEPS_SHOWN = 100
+_PATHS_SHOWN = 3
+
+
+def exit_code_of(documents: Sequence[Document]) -> int:
+    """Give the exit code of executions that were waited for: a failure is worse than a cancelled one."""
+    codes = {EXIT_CODES.get(each["status"], 0) for each in documents} | {0}
+    return next(code for code in _WORST_FIRST if code in codes)
+
+
+def summary(document: Document) -> list[str]:
+    """Describe an execution with its results."""
+    lines = [headline(document), "", *step_table(document)]
+    for part in (_placements(document), _streams(document), _errors(document), _output(document)):
+        if found := list(part):
+            lines += ["", *found]
+    return lines
+
+
+def headline(document: Document) -> str:
+    """Say in one line what an execution is and how it stands."""
+    took = f" in {seconds(document.get('duration_s'))}" if document.get("finished_at") else ""
+    retried = f", a retry of {document['forked_from']}" if document.get("forked_from") else ""
+    return f"{document['workflow']}  {document['id']}  {painted(document['status'])}{took}{retried}"
+
+
+def step_table(document: Document) -> list[str]:
+    """Lay out the steps: path, status, runtime, attempt, time and rows."""
+    steps = document.get("steps", ())
+    rows = [
+        (
+            step["path"],
+            "cached" if step.get("cached") else step["status"],
+            step.get("runtime"),
+            step.get("attempt") or "",
+            seconds(step.get("duration_s")),
+            count((step.get("usage") or {}).get("rows")),
+        )
+        for step in steps[:_STEPS_SHOWN]
+    ]
+    lines = table(("STEP", "STATUS", "RUNTIME", "ATTEMPT", "TIME", "ROWS"), rows, right=(3, 4, 5))
+    more = len(steps) - _STEPS_SHOWN
+    return [*lines, f"and {count(more)} more steps; --output json has them all"] if more > 0 else lines
+
+
+def why(placement: Mapping[str, Any] | None) -> str:
+    """Say in one line why a runtime was chosen, or why none was."""
+    if not placement:
+        return ""
+    chosen, wanted, rule = placement.get("chosen"), placement.get("rule_would_choose"), placement.get("rule")
+    if not chosen:
+        return "; ".join(_refusals(placement)) or "no runtime can have it"
+    if placement.get("source") == "pinned":
+        return "pinned"
+    by_rule = f"rule {rule}" if rule else "the rules"
+    if placement.get("fallback_reason"):
+        return clean(str(placement["fallback_reason"]))
+    if wanted and wanted != chosen:
+        return f"{by_rule} says {wanted}; {placement.get('source')}"
+    return "the only runtime that can" if placement.get("source") == "only-feasible" else by_rule
+
+
+def _refusals(placement: Mapping[str, Any]) -> Iterator[str]:
+    for candidate in placement.get("candidates", ()):
+        reasons = ", ".join(
+            str(each.get("reason", each)) if isinstance(each, Mapping) else str(each)
+            for each in candidate.get("reasons", ())
+        )
+        if reasons:
+            yield f"{candidate.get('runtime')}: {clean(reasons)}"
+
+
+def _placements(document: Document) -> Iterator[str]:
+    """Say where steps went and why; steps that went the same way for the same reason share a line."""
+    together: dict[tuple[str, str], list[str]] = {}
+    for step in document.get("steps", ()):
+        if placement := step.get("placement"):
+            together.setdefault((placement.get("chosen") or "nowhere", why(placement)), []).append(step["path"])
+    for (chosen, reason), paths in together.items():
+        more = f" and {len(paths) - _PATHS_SHOWN} more" if len(paths) > _PATHS_SHOWN else ""
+        yield f"{', '.join(paths[:_PATHS_SHOWN])}{more} ran on {chosen}: {reason}"
+
+
+def _streams(document: Document) -> Iterator[str]:
+    for step in document.get("steps", ()):
+        result = step.get("result")
+        if step.get("type") != "singer" or not isinstance(result, Mapping) or not result.get("streams"):
+            continue
+        known = result.get("state_before")
+        yield f"{step['path']}: " + (
+            "incremental, went on from the stored state" if known else "full, no earlier state"
+        )
+        rows = [
+            (f"  {name}", count(each.get("rows")), size(each.get("bytes"))) for name, each in _named(result["streams"])
+        ]
+        yield from table(("  STREAM", "ROWS", "BYTES"), rows, right=(1, 2))
+
+
+def _named(streams: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Read streams given as a list with names, or as a mapping by name."""
+    pairs = streams.items() if isinstance(streams, Mapping) else ((each.get("name", ""), each) for each in streams)
+    for name, each in pairs:
+        yield str(name), each if isinstance(each, Mapping) else {"rows": each}
+
+
+def _errors(document: Document) -> Iterator[str]:
+    error = document.get("error")
+    if not error:
+        return
+    where = f" in step {error['step']}" if error.get("step") else ""
+    name = f"{error['name']}: " if error.get("name") else ""
+    yield f"error{where} [{error['class']}] {name}{clean(str(error['message']))}"
+    if error.get("hint"):
+        # A failure is made where the execution's id is not known; its hint says ID.
+        yield "  hint: " + clean(str(error["hint"])).replace(" ID ", f" {document['id']} ")
+
+
+def _output(document: Document) -> Iterator[str]:
+    if document["status"] == "succeeded" and document.get("output") is not None:
+        yield "output"
+        yield from pretty(document["output"]).splitlines()

@@ -1,0 +1,156 @@
+"""`flexcore workflow …`: definitions here, executions in `runs.py`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flexcore.cli import runs
+from flexcore.cli.bundle import collect, pointing_at
+from flexcore.cli.library import WORKFLOW_FILE, copy, template
+from flexcore.cli.options import options_of
+from flexcore.cli.render import clean, emit, listing, table
+from flexcore.cli.resolve import deploy as deploy_file
+from flexcore.cli.resolve import deployed, local_file
+from flexcore.cli.session import with_api
+from flexcore.cli.starter import starter
+from flexcore.cli.summary import why
+from flexcore.model.errors import AlreadyExists, Diagnostic, InvalidDefinition, InvalidRequest, NotFound
+from flexcore.model.ids import WORKFLOW_NAME
+from flexcore.model.requests import ControlPlaneApi, Document
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Define and run workflows.")
+
+app.command()(runs.execute)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
+SourceArgument = Annotated[str, typer.Argument(metavar="NAME|FILE")]
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    name: NameArgument,
+    from_template: Annotated[str | None, typer.Option("--template", metavar="T", help="Copy this template.")] = None,
+) -> None:
+    """Write a small workflow to begin with: ./NAME.yaml, or a copy of a template in ./NAME."""
+    if not WORKFLOW_NAME.fullmatch(name):
+        raise InvalidRequest(f"'{name}' cannot be the name of a workflow", hint="a small letter, then a-z 0-9 _ -")
+    if from_template is not None:
+        copy(template(from_template), Path(name), name)
+        path = Path(name) / WORKFLOW_FILE
+    else:
+        path = Path(f"{name}.yaml")
+        if path.exists():
+            raise AlreadyExists(f"{path} is there already", hint="choose another name, or remove it first")
+        path.write_text(starter(name), encoding="utf-8")
+    text = f"wrote {path}; run it with: flexcore workflow execute {name}"
+    emit(options_of(context), {"name": name, "file": str(path)}, text)
+
+
+@app.command()
+def deploy(context: typer.Context, sources: Annotated[list[str], typer.Argument(metavar="FILE|DIR…")]) -> None:
+    """Store workflows with the files that belong to them."""
+    options = options_of(context)
+    paths = [_existing(each) for each in sources]
+
+    async def work(api: ControlPlaneApi) -> list[Document]:
+        return [await deploy_file(api, path, options.workspace) for path in paths]
+
+    done = [{key: each[key] for key in each if key != "text"} for each in with_api(options, work)]
+    lines = [f"{each['name']}  {each['version']}  {'new' if each['created'] else 'unchanged'}" for each in done]
+    emit(options, done[0] if len(done) == 1 else done, lines)
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    runtime: Annotated[str, typer.Option(metavar="R|all", help="Only those with steps for this runtime.")] = "all",
+) -> None:
+    """List the deployed workflows."""
+    options = options_of(context)
+    wanted = None if runtime == "all" else runtime
+    items = with_api(options, lambda api: api.workflows(options.workspace, wanted))
+    listing(options, items, ("name", "version", "runtimes", "description"), "no workflows are deployed")
+
+
+@app.command()
+def show(
+    context: typer.Context, name: NameArgument, version: Annotated[str | None, typer.Option(metavar="V")] = None
+) -> None:
+    """Print a deployed workflow as it was written."""
+    options = options_of(context)
+    document = with_api(options, lambda api: api.workflow(name, version, options.workspace))
+    emit(options, document, clean(str(document["text"])).rstrip("\n"))
+
+
+@app.command()
+def versions(context: typer.Context, name: NameArgument) -> None:
+    """List the versions of a workflow, the newest first."""
+    options = options_of(context)
+    document = with_api(options, lambda api: api.workflow(name, None, options.workspace))
+    found = [each if isinstance(each, dict) else {"version": each} for each in document["versions"]]
+    listing(options, found, ("version", "created_at"), "no versions")
+
+
+@app.command()
+def validate(context: typer.Context, sources: Annotated[list[str], typer.Argument(metavar="FILE…")]) -> None:
+    """Check workflow files and print every problem as file:line:column: message."""
+    options = options_of(context)
+
+    async def work(api: ControlPlaneApi) -> list[Diagnostic]:
+        return [each for source in sources for each in await _problems(api, _existing(source))]
+
+    found = with_api(options, work)
+    keys = ("file", "line", "column", "message", "code", "hint", "path")
+    document = {"valid": not found, "diagnostics": [{key: getattr(each, key) for key in keys} for each in found]}
+    emit(options, document, [str(each) for each in found] or [f"{each}: valid" for each in sources])
+    raise typer.Exit(2 if found else 0)
+
+
+@app.command()
+def plan(
+    context: typer.Context,
+    name: SourceArgument,
+    runtime: Annotated[str | None, typer.Option(help="Runtime for every step that it can run.")] = None,
+) -> None:
+    """Say where each step would go now, and why."""
+    options = options_of(context)
+
+    async def work(api: ControlPlaneApi) -> Document:
+        workflow = await deployed(api, name, Path.cwd(), options.workspace)
+        return await api.plan(workflow["name"], workflow["version"], runtime, options.workspace)
+
+    document = with_api(options, work)
+    rows = [
+        (each["path"], each["type"], (each["placement"] or {}).get("chosen"), why(each["placement"]))
+        for each in document["steps"]
+    ]
+    emit(options, document, table(("STEP", "TYPE", "RUNTIME", "WHY"), rows))
+
+
+for _command in (runs.status, runs.logs, runs.wait, runs.cancel, runs.retry, runs.resume):
+    app.command()(_command)
+
+
+@app.command()
+def delete(context: typer.Context, name: NameArgument) -> None:
+    """Take a workflow out of the list; its executions stay."""
+    options = options_of(context)
+    with_api(options, lambda api: api.delete_workflow(name, options.workspace))
+    emit(options, {"name": name, "deleted": True}, f"deleted {name}")
+
+
+def _existing(source: str) -> Path:
+    path = local_file(source, Path())
+    if path is None:
+        raise NotFound(f"there is no workflow file {source}", hint=f"looked at {source} and {source}/{WORKFLOW_FILE}")
+    return path
+
+
+async def _problems(api: ControlPlaneApi, path: Path) -> list[Diagnostic]:
+    try:
+        bundle = collect(path)
+    except InvalidDefinition as error:
+        return list(error.diagnostics)
+    return [pointing_at(each, path, bundle) for each in await api.validate(bundle)]
