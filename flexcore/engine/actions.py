@@ -168,10 +168,11 @@ class Performer:
             self._post(live, _not_started(action, failure))
             return
         self._post(live, ChildAccepted(path=action.path, child=action.child))
-        if isinstance(child, Live):
+        state = child.state if isinstance(child, Live) else child
+        if isinstance(child, Live) and not state.header.status.is_terminal:
             child.on_end.append(lambda state: self._post(live, _ended(action, state)))
         else:
-            self._post(live, _ended(action, child))
+            self._post(live, _ended(action, state))  # it may have ended within its very first decision
 
 
 def _not_started(action: StartChild, failure: Failure) -> ChildFinished:
