@@ -13,12 +13,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flexcore.analyzer.place import Policy
 from flexcore.analyzer.rules import Thresholds
 from flexcore.analyzer.snapshot import Snapshot
 from flexcore.control.definitions import Definitions
-from flexcore.control.doctor import Check, examine
 from flexcore.control.launching import Launcher
 from flexcore.control.planning import Planner, RefreshService
 from flexcore.control.reading import ExecutionReading
@@ -41,6 +41,9 @@ from flexcore.settings import Settings
 from flexcore.store.logs import LogLimits
 from flexcore.store.read import Fault
 from flexcore.store.sqlite import Parts, Store, database_file, open_store
+
+if TYPE_CHECKING:
+    from flexcore.control.doctor import Check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +146,7 @@ def _assembled(
     )
     engine = _engine(settings, store, registry, pool, hub, planner, definitions)
     commands = CommandService(engine, store.journal)
-    rescue = RescueService(engine, store.journal, store.ownership, definitions)
+    rescue = RescueService(engine, store.journal, store.ownership, definitions, planner.ready)
     control_plane = ControlPlane(
         catalog=store.catalog,
         definitions=definitions,
@@ -248,8 +251,10 @@ async def verify(settings: Settings) -> list[Fault]:
         store.close()
 
 
-async def doctor(settings: Settings) -> list[Check]:
+async def doctor(settings: Settings) -> "list[Check]":
     """Check this machine and this installation."""
+    from flexcore.control.doctor import examine  # nothing else needs it, and start-up time counts
+
     async with AsyncExitStack() as closing:
         store = _open_store(settings)
         closing.callback(store.close)

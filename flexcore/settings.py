@@ -98,10 +98,7 @@ class LimitSettings:
     )
     bundle_bytes: int = _key(50_000_000, "Largest workflow with all its files.", is_size=True, least=1024)
     foreach_items: int = _key(10_000, "Items of one foreach.", least=1)
-    while_iterations: int = _key(100_000, "Upper bound of max_iterations of a while.", least=1)
     depth: int = _key(16, "Sub-workflows inside sub-workflows.", least=1)
-    steps: int = _key(100_000, "Steps of one execution, iterations counted.", least=1)
-    running: int = _key(1_000, "Attempts in flight at a time in one process.", least=1)
     queue: int = _key(10_000, "Unfinished executions of one store; more are refused.", least=1)
 
 

@@ -1,6 +1,6 @@
 """Takes over the executions of dead owners, and goes on with them as if nothing had happened."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -25,6 +25,7 @@ class RescueService:
     journal: Journal
     ownership: Ownership
     definitions: Definitions
+    ready: Callable[[], Awaitable[None]]  # awaited before anything is adopted: placement must know the runtimes
     interval: timedelta = timedelta(seconds=2)
 
     async def run_once(self) -> Sequence[ExecutionId]:
@@ -40,6 +41,7 @@ class RescueService:
             except Conflict:
                 continue  # somebody else was faster, or it was not dead after all
         if taken:
+            await self.ready()
             await self._adopt(set(taken))
         return taken
 
