@@ -63,6 +63,7 @@ class Performer:
         self._children = children
         self._post = post
         self._spawn = spawn
+        self._forgetting: set[asyncio.Task[None]] = set()
 
     def perform(self, live: Live, action: Action) -> None:
         """Do one thing. Returns at once; what takes time goes on beside."""
@@ -147,7 +148,14 @@ class Performer:
     def _forget(self, live: Live, state: StepState) -> None:
         handle = live.handles.pop(state.path, None) or state.handle
         if handle is not None and not handle.transient:
-            self._spawn(self._forget_attempt(live, state))
+            task = self._spawn(self._forget_attempt(live, state))
+            self._forgetting.add(task)
+            task.add_done_callback(self._forgetting.discard)
+
+    async def forgotten(self, within_seconds: float) -> None:
+        """Wait until what finished attempts left is gone, which holds their raw output."""
+        if self._forgetting:
+            await asyncio.wait(self._forgetting, timeout=within_seconds)
 
     async def _forget_attempt(self, live: Live, state: StepState) -> None:
         await self._cleaned(live, state, timedelta(0))

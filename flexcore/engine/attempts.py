@@ -96,7 +96,7 @@ class Driver:
                     await sink.take(event)
                 else:
                     if _begins(event) and submitted is not None and submitted.prepares:
-                        post(_submitted(state, submitted, running=True))
+                        post(_submitted(state, replace(submitted, adopted=False), running=True))  # told once
                     self.observer.reported(attempt.header.id, state.path, state.attempt, event)
         raise RuntimeUnavailable("the runtime stopped reporting before the end")
 

@@ -17,6 +17,7 @@ from flexcore.analyzer.place import StepView
 from flexcore.engine.actions import Performer
 from flexcore.engine.attempts import Driver
 from flexcore.engine.decide import decide
+from flexcore.engine.faultpoints import FaultPoint, pass_by
 from flexcore.engine.fold import empty, fold
 from flexcore.engine.journal import change_set, commit_surely, failing
 from flexcore.engine.live import Heard, Live
@@ -55,6 +56,7 @@ from flexcore.store.write import IdempotencyKey, Journal
 _log = structlog.get_logger(__name__)
 
 _BATCH = 256  # events that go into one change set
+_CLOSE_SECONDS = 5.0
 _LAZY_SECONDS = 0.05  # how long `Submitted` may wait for company (decision 5)
 
 
@@ -72,6 +74,7 @@ class EngineParts:
     now: Clock
     entropy: Callable[[], bytes]
     limits: Limits = Limits()
+    reached: Callable[[FaultPoint], None] = pass_by
 
 
 class Engine:
@@ -100,7 +103,7 @@ class Engine:
         if loaded is None:
             loaded = await self.parts.definitions.load(accepted.workspace, accepted.workflow, accepted.version)
         live = Live(loaded, empty(id))
-        decision = await self._decide(live, live.state, start)
+        decision = await self._decide(live, live.state, start, self.parts.now())
         await self._commit(live, [decision], key=key)
         self.live[id] = live
         self._settle(live, [decision])
@@ -118,10 +121,12 @@ class Engine:
             self._performer.take_up(live, step)
             self._timers.rearm(live, step)
         self._timers.arm(live, None, live.state.header.expires_at)
+        self.parts.reached(FaultPoint.TAKEN_UP)
 
     def post(self, live: Live, event: Event, command: int | None = None) -> None:
         """Let an execution know of something."""
         live.mailbox.append(Heard(event, command))
+        self.parts.reached(FaultPoint.HEARD)
         if isinstance(event, AttemptSubmitted):
             live.handles[event.path] = event.handle
             if live.lazy is None and live.draining is None:
@@ -182,7 +187,8 @@ class Engine:
         for live in self.live.values():
             live.let_go()
         if draining:
-            await asyncio.wait(draining, timeout=5)
+            await asyncio.wait(draining, timeout=_CLOSE_SECONDS)
+        await self._performer.forgotten(_CLOSE_SECONDS)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, *draining, return_exceptions=True)
@@ -218,22 +224,22 @@ class Engine:
 
     async def _advance(self, live: Live, heard: list[Heard]) -> None:
         decisions: list[Decision] = []
-        state = live.state
+        state, now = live.state, self.parts.now()
         for each in heard:
-            decision = await self._decide(live, state, each.event)
+            decision = await self._decide(live, state, each.event, now)
             decisions.append(decision)
             state = decision.state
         consumed = tuple(each.command for each in heard if each.command is not None)
         await self._commit(live, decisions, consumed=consumed)
         self._settle(live, decisions)
 
-    async def _decide(self, live: Live, state: ExecutionState, event: Event) -> Decision:
+    async def _decide(self, live: Live, state: ExecutionState, event: Event, now: datetime) -> Decision:
         parts = self.parts
         answers: dict[str, dict[str, Answer]] = {}
         values: dict[str, JSON] = {}
         cached: dict[str, Payload | None] = {}
         env = Env(
-            now=parts.now(),
+            now=now,
             entropy=parts.entropy(),
             place=parts.place,
             limits=parts.limits,
@@ -243,6 +249,8 @@ class Engine:
         )
         while True:
             outcome = decide(live.loaded.graph, state, event, env)
+            for data in outcome.artifacts:  # before the commit, and before the next decision of its batch reads them
+                await self.parts.artifacts.put(data)
             if isinstance(outcome, Decision):
                 return outcome
             await self._fulfil(outcome, env.now, answers, values, cached)
@@ -274,11 +282,10 @@ class Engine:
     ) -> None:
         if not consumed and not any(decision.changes for decision in decisions):
             return
-        for decision in decisions:
-            for data in decision.artifacts:
-                await self.parts.artifacts.put(data)
         changes_set = change_set(live.loaded.graph, live.state, decisions, consumed=consumed, key=key)
+        self.parts.reached(FaultPoint.STORED)
         await commit_surely(self.parts.journal, changes_set)
+        self.parts.reached(FaultPoint.COMMITTED)
         live.state = decisions[-1].state
         self.parts.observer.committed(live.state, changes_set.entries)
 
@@ -291,6 +298,7 @@ class Engine:
                 self._timers.rearm(live, live.state.steps[path])
             for action in decision.actions:
                 self._performer.perform(live, action)
+        self.parts.reached(FaultPoint.ACTED)
         if live.state.header.status.is_terminal:
             self._end(live)
 

@@ -43,12 +43,13 @@ def current(work: Work, event: _Reported) -> StepState | None:
 
 
 def submitted(work: Work, event: AttemptSubmitted) -> None:
-    """Remember where the work is."""
+    """Remember where the work is, and that it was found again: its time limit goes on from where it was."""
     state = current(work, event)
     if state is None:
         return
-    limit = controls.expiry(work, work.graph.step(event.path)) if event.running else None
-    if state.handle == event.handle and (limit is None or state.expires_at is not None):
+    begins = event.running and state.expires_at is None
+    limit = controls.expiry(work, work.graph.step(event.path)) if begins else None
+    if state.handle == event.handle and limit is None and not event.adopted:
         return
     work.emit(
         c.StepSubmitted(

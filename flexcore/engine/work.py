@@ -211,10 +211,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What must be known before it can be decided. Give it in `env` and ask again."""
+    """What must be known before it can be decided. Give it in `env` and ask again.
+
+    One of the `values` may have come about in this very decision: `artifacts` are to be stored before they are read.
+    """
 
     queries: tuple[tuple[str, Query], ...] = ()  # address, query
     values: tuple[Ref, ...] = ()
+    artifacts: tuple[bytes, ...] = ()
     cache_keys: tuple[str, ...] = ()
 
 
@@ -282,7 +286,12 @@ class Work:
     def conclude(self) -> Decision | Needs:
         """Give the decision, or what is missing for it."""
         if self.queries or self.values or self.cache_keys:
-            return Needs(queries=tuple(self.queries), values=tuple(self.values), cache_keys=tuple(self.cache_keys))
+            return Needs(
+                queries=tuple(self.queries),
+                values=tuple(self.values),
+                artifacts=tuple(self.artifacts) if self.values else (),
+                cache_keys=tuple(self.cache_keys),
+            )
         return Decision(
             at=self.env.now,
             changes=tuple(self.changes),

@@ -1,4 +1,4 @@
-"""The four verbs for Meltano. Nothing is kept in memory: what runs is in the attempts' folders, under their shims.
+"""The four verbs for Meltano. Nothing that matters is kept in memory: runs are in their folders, under their shims.
 
 An attempt installs, waits, runs and reads its bookmarks in one program of its own (`attempt_main.py`), so adopting it
 is just reading on. Nothing is started before everything that can be checked was.
@@ -7,7 +7,7 @@ is just reading on. Nothing is started before everything that can be checked was
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
@@ -53,6 +53,7 @@ from flexcore_meltano.results import output_of, phases_of, usage_of, with_dbt_er
 
 _INSTALL_HINT = "install flexcore[meltano], or set `executable` for this runtime"
 _WORK = "work"
+_READER_S = 2.0  # how long a removal waits for a reader in this process
 
 
 class MeltanoRuntime:
@@ -63,6 +64,7 @@ class MeltanoRuntime:
         self._config = config
         self._context = context
         self._attempts = context.state_folder / "attempts"
+        self._reading: dict[str, asyncio.Event] = {}  # folders whose end is being read in this process
 
     async def execute(self, request: ExecutionRequest) -> AsyncGenerator[ExecutionEvent, None]:
         """Start the run, or adopt it, and follow it to its end. Closing the iterator leaves it running."""
@@ -112,8 +114,7 @@ class MeltanoRuntime:
         """End a run with its tap and target; remove what an execution left; list what runs."""
         match scope:
             case AttemptScope():
-                folder = attempt_folder(self._attempts, self._context.installation, scope.id)
-                return _report([await shim.cancel(folder, scope.grace)])
+                return await self._end(scope)
             case ExecutionScope():
                 return await self._remove(scope)
             case Survey():
@@ -121,7 +122,27 @@ class MeltanoRuntime:
             case _:
                 assert_never(scope)
 
+    async def _end(self, scope: AttemptScope) -> CleanupReport:
+        folder = attempt_folder(self._attempts, self._context.installation, scope.id)
+        report = _report([await shim.cancel(folder, scope.grace)])
+        if not report.pending:
+            if (reading := self._reading.get(folder.name)) is not None:
+                with suppress(TimeoutError):  # whoever follows the run still takes its result from the folder
+                    await asyncio.wait_for(reading.wait(), _READER_S)
+            await shim.remove(folder)
+        return report
+
     async def _follow(self, request: ExecutionRequest, found: Found) -> AsyncGenerator[ExecutionEvent, None]:
+        read = self._reading[found.folder.name] = asyncio.Event()
+        try:
+            async with aclosing(self._followed(request, found)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            read.set()
+            self._reading.pop(found.folder.name, None)
+
+    async def _followed(self, request: ExecutionRequest, found: Found) -> AsyncGenerator[ExecutionEvent, None]:
         notes = found.record.notes if found.record else {}
         log = RunLog(tap=str(notes.get("tap") or ""))
         told = request.log_offsets.get(LogStream.STDERR, 0)
