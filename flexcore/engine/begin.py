@@ -6,7 +6,8 @@ from typing import assert_never
 
 from flexcore.analyzer.place import StepView, waits
 from flexcore.engine import controls
-from flexcore.engine.names import PENDING, Known, Pending, Place, environment, evaluate, truthy
+from flexcore.engine.names import PENDING, Known, Pending, Place, environment, evaluate
+from flexcore.engine.render import is_truthy
 from flexcore.engine.work import StartAttempt, StartChild, Work, user_failure
 from flexcore.model import changes as c
 from flexcore.model.execution import StepState
@@ -44,7 +45,7 @@ def begin(work: Work, scope: Scope, step: Step) -> None:
                 fail(work, path, step, outcome)
                 return
             case Known(value=value):
-                if not truthy(value):
+                if not is_truthy(value):
                     reason = f"its condition is false: {step.when.source}"
                     work.emit(c.StepSkipped(path=path, kind=type_name(step), reason=reason))
                     return

@@ -7,7 +7,8 @@ many there are.
 from dataclasses import replace
 from datetime import datetime
 
-from flexcore.engine.names import Pending, Place, evaluate, load, truthy
+from flexcore.engine.names import Pending, Place, evaluate, load
+from flexcore.engine.render import is_truthy
 from flexcore.engine.work import Work, failure_document, user_failure
 from flexcore.model import changes as c
 from flexcore.model.execution import LoopState, ScopeState, StepState
@@ -55,7 +56,7 @@ def _start_branch(work: Work, path: StepPath, step: Step, branch: Branch, place:
             return None
         if isinstance(outcome, Failure):
             return outcome
-        if truthy(outcome.value):
+        if is_truthy(outcome.value):
             chosen = str(index)
             break
     if chosen is None and branch.default:
@@ -110,7 +111,7 @@ def _next_round(work: Work, path: StepPath, step: Step, loop: While) -> Failure 
         return None
     if isinstance(outcome, Failure):
         return replace(outcome, step=path)
-    if not truthy(outcome.value):
+    if not is_truthy(outcome.value):
         last = work.draft.scopes[scope].result if rounds else NOTHING
         work.emit(c.StepSucceeded(path=path, kind="while", result=last))
         return None

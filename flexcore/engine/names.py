@@ -3,12 +3,11 @@
 Only what an expression reads is collected, so that a large result costs nobody who does not look at it.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from flexcore.engine.render import Query, Rendered, Unanswered, render
+from flexcore.engine.render import Rendered, Unanswered, query, render
 from flexcore.engine.work import Work, failure_document, user_failure
 from flexcore.model.execution import SecretText
 from flexcore.model.failure import Failure
@@ -63,7 +62,7 @@ def evaluate(work: Work, template: Template, place: Place) -> Outcome:
         case Rendered():
             return Known(value=rendered.value, secrets=rendered.secrets)
         case Unanswered(expressions=expressions):
-            work.queries.extend((place.address, Query(each.source, names)) for each in expressions)
+            work.queries.extend((place.address, query(each, names)) for each in expressions)
             return PENDING
         case Failure():
             return _of_step(rendered, place)
@@ -111,13 +110,6 @@ def environment(work: Work, place: Place) -> dict[str, str] | Failure | Pending:
 
 def _text(value: JSON) -> str:
     return "" if value is None else canonical(value).decode()
-
-
-def truthy(value: JSON) -> bool:
-    """Tell what JavaScript would take for true: every list and mapping is, also an empty one; NaN is not."""
-    if isinstance(value, list | tuple | Mapping):
-        return True
-    return bool(value) and not (isinstance(value, float) and math.isnan(value))
 
 
 def _root(work: Work, root: str, place: Place) -> JSON:

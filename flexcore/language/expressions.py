@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from flexcore.language.checks import compile_expression, plain_path
 from flexcore.language.problem import Problem, moved
-from flexcore.language.reads import NamesInScope, check_reads, expressions_in, secrets_in
+from flexcore.language.reads import NamesInScope, check_reads, secrets_in
 from flexcore.language.syntax import LONGEST, SyntaxFault, parse
 from flexcore.model.template import (
     Expression,
@@ -35,7 +35,6 @@ __all__ = [
     "compile_condition",
     "compile_expression",
     "compile_template",
-    "expressions_in",
     "secrets_in",
 ]
 

@@ -34,23 +34,6 @@ def check_reads(expression: Expression, scope: NamesInScope) -> list[Problem]:
     return [problem for read in expression.reads if (problem := _check(read, expression, scope)) is not None]
 
 
-def expressions_in(template: Template) -> Iterator[Expression]:
-    """Give every expression of a template, in the order written."""
-    match template:
-        case Expression():
-            yield template
-        case Text():
-            yield from (each for each in template.parts if isinstance(each, Expression))
-        case ListTemplate():
-            for item in template.items:
-                yield from expressions_in(item)
-        case MapTemplate():
-            for _, item in template.items:
-                yield from expressions_in(item)
-        case Literal():
-            return
-
-
 def secrets_in(template: Template) -> Iterator[str]:
     """Give the name of every secret that a template refers to."""
     match template:

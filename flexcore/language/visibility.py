@@ -13,8 +13,8 @@ from typing import TypeAlias, assert_never
 
 from flexcore.language.findings import Findings, alike, nearest, shortened
 from flexcore.language.order import Order, order_of
-from flexcore.language.reads import NamesInScope, check_reads, expressions_in
-from flexcore.model.template import Expression, Position, Template
+from flexcore.language.reads import NamesInScope, check_reads
+from flexcore.model.template import Expression, Position, Template, expressions_in
 from flexcore.model.workflow import (
     Branch,
     ForEach,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flexcore.model.ids import ON_FAILURE, ROOT, Scope, StepPath, indexed, named, step_path
-from flexcore.model.template import Expression, ListTemplate, MapTemplate, Template, Text
+from flexcore.model.template import Template, expressions_in
 from flexcore.model.workflow import Branch, ForEach, Parallel, Step, StepId, Try, While, Workflow
 
 DEFAULT, TRY, CATCH, FINALLY, EACH = "default", "try", "catch", "finally", ""
@@ -146,20 +146,3 @@ def lists_of(step: Step) -> tuple[tuple[str, tuple[Step, ...]], ...]:
 def reads_of(template: Template) -> tuple[tuple[str, ...], ...]:
     """Collect what a template's expressions refer to, each thing once."""
     return tuple(dict.fromkeys(read for expression in expressions_in(template) for read in expression.reads))
-
-
-def expressions_in(template: Template) -> Iterator[Expression]:
-    """Walk the expressions of a template in the order written."""
-    match template:
-        case Expression():
-            yield template
-        case Text(parts=parts):
-            yield from (part for part in parts if isinstance(part, Expression))
-        case ListTemplate(items=items):
-            for item in items:
-                yield from expressions_in(item)
-        case MapTemplate(items=entries):
-            for _, entry in entries:
-                yield from expressions_in(entry)
-        case _:
-            return

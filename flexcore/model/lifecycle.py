@@ -1,6 +1,10 @@
 """The statuses of executions and steps, and the one table of how they may follow each other."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import TypeVar
+
+Status = TypeVar("Status", bound=StrEnum)
 
 
 class ExecutionStatus(StrEnum):
@@ -60,3 +64,13 @@ STEP_TRANSITIONS: dict[StepStatus, frozenset[StepStatus]] = {
     StepStatus.CANCELLED: frozenset(),
 }
 """A pending or running step becomes pending again with its next attempt."""
+
+
+def render_mermaid(transitions: Mapping[Status, frozenset[Status]]) -> str:
+    """Draw a table as a Mermaid state diagram; the documentation shows exactly this."""
+    first, *_ = transitions
+    arrows = [
+        f"{start} --> {end}" for start, ends in transitions.items() for end in sorted(ends, key=[*transitions].index)
+    ]
+    ends = [f"{status} --> [*]" for status, following in transitions.items() if not following]
+    return "\n".join(["stateDiagram-v2", *(f"    {line}" for line in [f"[*] --> {first}", *arrows, *ends])])

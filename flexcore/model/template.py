@@ -3,6 +3,7 @@
 A whole-string `${{ x }}` keeps the JSON type of x; inside longer text it is turned into text. Code is never templated.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -72,3 +73,20 @@ class MapTemplate:
 
 
 Template: TypeAlias = Literal | Expression | Text | ListTemplate | MapTemplate
+
+
+def expressions_in(template: Template) -> Iterator[Expression]:
+    """Walk the expressions of a template in the order written."""
+    match template:
+        case Expression():
+            yield template
+        case Text(parts=parts):
+            yield from (part for part in parts if isinstance(part, Expression))
+        case ListTemplate(items=items):
+            for item in items:
+                yield from expressions_in(item)
+        case MapTemplate(items=entries):
+            for _, entry in entries:
+                yield from expressions_in(entry)
+        case _:
+            return

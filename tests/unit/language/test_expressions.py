@@ -14,10 +14,19 @@ from flexcore.language.expressions import (
     compile_condition,
     compile_expression,
     compile_template,
-    expressions_in,
     secrets_in,
 )
-from flexcore.model.template import Expression, ListTemplate, Literal, MapTemplate, Position, SecretName, Template, Text
+from flexcore.model.template import (
+    Expression,
+    ListTemplate,
+    Literal,
+    MapTemplate,
+    Position,
+    SecretName,
+    Template,
+    Text,
+    expressions_in,
+)
 
 START = Position(line=10, column=5)
 
