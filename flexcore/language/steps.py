@@ -19,7 +19,22 @@ from flexcore.language.policies import (
 from flexcore.language.reading import Fields, Reading
 from flexcore.model.ids import RESERVED_STEP_IDS, STEP_ID
 from flexcore.model.template import Literal, Position
-from flexcore.model.workflow import Action, OnError, Step, StepId, StepKind, Task, Transform, Try
+from flexcore.model.workflow import (
+    Action,
+    Branch,
+    ForEach,
+    OnError,
+    Parallel,
+    Step,
+    StepId,
+    StepKind,
+    Task,
+    Transform,
+    Try,
+    Wait,
+    While,
+    type_name,
+)
 
 MAX_STEPS = 10_000
 MAX_LEVELS = 20
@@ -94,8 +109,21 @@ def _read(id: StepId, written: Fields, reading: Reading, defaults: Defaults, lev
         action=_action_of(written, reading, inner, level),
     )
     if not isinstance(step.action, Task):
+        _without_effect(step, written, reading)
         return step
     return replace(step, runtime=inner.runtime, requirements=inner.requirements)
+
+
+def _without_effect(step: Step, written: Fields, reading: Reading) -> None:
+    """Report policies that this kind of step could only ignore: what is written is kept, or refused."""
+    inside = isinstance(step.action, Branch | Parallel | ForEach | While | Try)
+    keys = ("retry", "cache", "timeout") if isinstance(step.action, Transform | Wait) else ("retry", "cache")
+    for key in keys:
+        entry = written.entry(key)
+        if entry is not None:
+            hint = "put it on the steps inside" if inside else "leave it out"
+            message = f"`{key}` has no effect on a {type_name(step)} step"
+            _report(reading, entry.position, message, "no-effect", hint)
 
 
 def _id_of(written: Fields, reading: Reading) -> str:

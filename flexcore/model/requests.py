@@ -41,7 +41,7 @@ class ExecutionQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A workflow file and its other files by relative path. `origin` is the author's folder, if it is on this machine."""
+    """A workflow file and its other files by relative path. `origin`: the author's folder, if on this machine."""
 
     text: str
     file_name: str = "workflow.yaml"
