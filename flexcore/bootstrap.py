@@ -146,7 +146,7 @@ def _assembled(
     )
     engine = _engine(settings, store, registry, pool, hub, planner, definitions)
     commands = CommandService(engine, store.journal)
-    rescue = RescueService(engine, store.journal, store.ownership, definitions, planner.ready)
+    rescue = RescueService(engine, store.journal, store.ownership, definitions, commands, planner.ready)
     control_plane = ControlPlane(
         catalog=store.catalog,
         definitions=definitions,

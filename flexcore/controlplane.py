@@ -127,9 +127,7 @@ class ControlPlane:
         return await self.launcher.retry((await self.reading.view(id)).state, from_step)
 
     async def resume(self) -> Sequence[ExecutionId]:
-        taken = await self.rescue.run_once()
-        await self.command_service.run_once()
-        return taken
+        return await self.rescue.run_once()
 
     async def explain(self, id: ExecutionId, path: str) -> Document:
         return await self.reading.explain(id, path)

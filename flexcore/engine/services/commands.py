@@ -15,24 +15,29 @@ class CommandService:
     engine: Engine
     journal: Journal
     interval: timedelta = timedelta(milliseconds=100)
-    _posted: int = 0  # ids up to here have been posted in this process
+    _posted: frozenset[int] = frozenset()  # unconsumed commands that were posted in this process
     _looked: bool = False
 
     async def run_once(self) -> int:
-        """Look once; give how many commands were posted. Asks the store only when it has changed."""
+        """Look once, if the store has changed since; give how many commands were posted."""
         if self._looked and not await self.journal.changed():
             return 0
         self._looked = True
-        commands = [each for each in await self.journal.commands() if each.id > self._posted]
-        for command in commands:
-            self._post(command)
-            self._posted = max(self._posted, command.id)
-        return len(commands)
+        return await self.deliver()
 
-    def _post(self, command: Command) -> None:
+    async def deliver(self) -> int:
+        """Look in any case: after taking over executions, their commands may be as old as one likes."""
+        waiting = await self.journal.commands()
+        fresh = [each for each in waiting if each.id not in self._posted]
+        posted = [each.id for each in fresh if self._post(each)]
+        self._posted = frozenset(each.id for each in waiting) & (self._posted | set(posted))
+        return len(posted)
+
+    def _post(self, command: Command) -> bool:
         body = command.body
         reason = body.get("reason", "") if isinstance(body, dict) else ""
         try:
             self.engine.cancel(command.execution, str(reason), command.id)
         except NotFound:
-            return  # it has just ended: there is nothing left to want of it
+            return False  # it has just ended, or is just being taken over
+        return True
