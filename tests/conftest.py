@@ -1,0 +1,28 @@
+"""What every test gets: an environment that says nothing about FlexCore, and properties that can be repeated."""
+
+import os
+import random
+
+import pytest
+from hypothesis import settings
+
+# No deadline: a busy machine is no finding. The blob and the seed repeat a failure that only another machine saw.
+settings.register_profile("flexcore", print_blob=True, derandomize=False, deadline=None)
+settings.load_profile("flexcore")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"repeat the properties with --hypothesis-seed={config.getoption('hypothesis_seed')}"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("FLEXCORE_"):
+            monkeypatch.delenv(name)
