@@ -73,7 +73,7 @@ class Launcher:
         return Started(live.id)
 
     async def retry(self, before: ExecutionState, from_step: str | None) -> Started:
-        """Start a new execution, linked to a finished one, that reuses its results above a step (decision 8)."""
+        """Start a new execution, linked to a finished one, that reuses its results above a step."""
         must_have_ended(before)
         header = before.header
         loaded = await self.definitions.load(header.workspace, header.workflow, header.version)

@@ -52,7 +52,7 @@ class Planner:
         return found
 
     def must_be_of_use(self, graph: Graph, runtime: str) -> None:
-        """Refuse a pin for a whole execution that no step could follow (decision 18). Raises NoFeasibleRuntime."""
+        """Refuse a pin for a whole execution that no step could follow. Raises NoFeasibleRuntime."""
         placements = [
             self.place(_view(step, step.action, runtime))
             for _, step in _walk(graph)

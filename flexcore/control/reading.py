@@ -1,7 +1,7 @@
 """Reading executions: committed state and history as documents, live followers, logs."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -87,6 +87,10 @@ class ExecutionReading:
             seen = after
             while True:
                 page = await self.reader.history(id, seen)
+                if page.items and _is_end(page.items[-1]):
+                    # Several commits may pass between two looks; what was written meanwhile is told before the end.
+                    for event in _waiting(queue):
+                        yield event
                 for entry in page.items:
                     seen = entry.seq
                     yield WatchEvent(kind="history", at=entry.at, seq=entry.seq, body=show.history_document(entry))
@@ -151,6 +155,12 @@ class ExecutionReading:
                     continue  # the document still shows the reference
                 room -= payload.ref.bytes
         return values
+
+
+def _waiting(queue: Queue) -> Iterator[WatchEvent]:
+    while not queue.empty():
+        if (event := queue.get_nowait()) is not None:
+            yield event
 
 
 def _is_end(entry: HistoryEntry) -> bool:

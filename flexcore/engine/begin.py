@@ -181,7 +181,7 @@ def _cache_key(work: Work, path: StepPath, step: Step, parameters: Known, place:
             return outcome
         own = outcome.value
     header = work.draft.header
-    # The version covers the step's definition and the content of its files (decision 11).
+    # The version covers the step's definition and the content of its files.
     key = digest(canonical([header.workspace, header.workflow, header.version, step.id, own]))
     if key not in work.env.cached:
         work.cache_keys.append(key)

@@ -1,4 +1,4 @@
-"""What a new execution takes over from a finished one (decision 8): results above a step are used again as they are."""
+"""What a new execution takes over from a finished one: results above a step are used again as they are."""
 
 from collections.abc import Iterator
 

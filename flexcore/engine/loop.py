@@ -57,7 +57,7 @@ _log = structlog.get_logger(__name__)
 
 _BATCH = 256  # events that go into one change set
 _CLOSE_SECONDS = 5.0
-_LAZY_SECONDS = 0.05  # how long `Submitted` may wait for company (decision 5)
+_LAZY_SECONDS = 0.05  # how long `Submitted` may wait for company
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What the end of an attempt means: a result, another try, or a failure for good.
 
-Budgets (decision 6): `retry.attempts` is the user's, for all classes but evicted, lost and quota, which have budgets
+Budgets: `retry.attempts` is the user's, for all classes but evicted, lost and quota, which have budgets
 of their own; so infrastructure never eats the user's tries.
 """
 

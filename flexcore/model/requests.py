@@ -1,6 +1,6 @@
 """What callers ask of the control plane and what they get: the same in process, over gRPC and over HTTP.
 
-Documents are plain JSON mappings in the shape that the outer contract fixes (`docs/contract.md`), made in one place
+Documents are plain JSON mappings in the shape that the outer contract fixes (`docs/api.md`), made in one place
 (`flexcore/monitor/document.py`); entrances pass them on as they are.
 """
 

@@ -63,7 +63,7 @@ class Catalog(Protocol):
     """Definitions, addressed by name and version. A version never changes; deploying one makes it the newest."""
 
     async def put(self, definition: Definition) -> None:
-        """Store a version and make it the newest of its name. Storing it again only does the latter."""
+        """Store a version and make it the newest of its name. Storing it again also takes over its `origin`."""
         ...
 
     async def get(self, workspace: str, name: str, version: str | None = None) -> Definition:

@@ -1,12 +1,13 @@
 -- name: put_definition :count
--- A version never changes; deploying it again only makes it the newest.
+-- A version's content never changes; deploying it again makes it the newest, and its author's folder the latest one.
 INSERT INTO definitions (workspace, name, version, position, created_at, body)
 VALUES (
     :workspace, :name, :version,
     (SELECT coalesce(max(position), 0) + 1 FROM definitions WHERE workspace = :workspace AND name = :name),
     :created_at, :body
 )
-ON CONFLICT (workspace, name, version) DO UPDATE SET position = excluded.position;
+ON CONFLICT (workspace, name, version) DO UPDATE
+SET position = excluded.position, body = excluded.body;
 
 -- name: put_head :count
 -- The newest version of a name is the one deployed last.
