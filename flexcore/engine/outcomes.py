@@ -196,7 +196,6 @@ def child_finished(work: Work, event: ChildFinished) -> None:
         begin.fail(work, event.path, step, controls.timed_out(step, event.path))
     else:
         cause = event.failure or Failure(message=f"the execution ended {event.status.value}")
-        failure = replace(
-            cause, message=f"execution {event.child}: {cause.message}", step=event.path, cause=event.failure
-        )
+        hint = cause.hint or f"execution {event.child} has the details"
+        failure = replace(cause, step=event.path, hint=hint, cause=event.failure)
         begin.fail(work, event.path, step, failure)
