@@ -91,11 +91,15 @@ class ControlPlane:
     async def execute_task(self, request: TaskRequest) -> Started:
         # A name that no user's workflow can have, so that it never shows among them.
         name = f"_{request.type}"
-        step = {"id": "task", "type": request.type, "runtime": request.runtime, "with": request.parameters}
+        step = {"id": "task", "type": request.type, "with": request.parameters}
         text = json.dumps({"name": name[1:], "steps": [step]})
         definition, _ = await self.definitions.deploy(Bundle(text=text), request.workspace, stored_as=name)
         start = StartRequest(
-            workflow=name, version=definition.version, workspace=request.workspace, timeout=request.timeout
+            workflow=name,
+            version=definition.version,
+            workspace=request.workspace,
+            runtime=request.runtime,
+            timeout=request.timeout,
         )
         return await self.launcher.start(start)
 

@@ -158,7 +158,6 @@ class Settings:
     expressions: ExpressionSettings = ExpressionSettings()
     logs: LogSettings = LogSettings()
     runtimes: Mapping[str, RuntimeSettings] = field(default_factory=lambda: dict(_DEFAULT_RUNTIMES))
-    projects: Mapping[str, str] = field(default_factory=dict)
 
 
 SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
@@ -226,7 +225,7 @@ def render_defaults() -> str:
     lines += ["", "# Places that run work, by name. The other keys of a section belong to its plug-in.", "runtimes:"]
     for name, runtime in _DEFAULT_RUNTIMES.items():
         lines += [f"  {name}:", *_rendered(runtime, "    ")]
-    return "\n".join([*lines, "", "# Project folders that a step may call by name in `project:`.", "projects: {}", ""])
+    return "\n".join([*lines, ""])
 
 
 def _rendered(holder: Any, indent: str) -> Iterator[str]:
@@ -256,16 +255,16 @@ def _all_keys() -> list[str]:
 def _check_known(key: str, given: Given) -> None:
     section, _, rest = key.partition(".")
     if given.value in (None, {}) and (not rest or section == "runtimes"):
-        rest, is_known = "", section in (*SECTIONS, "runtimes", "projects")
+        rest, is_known = "", section in (*SECTIONS, "runtimes")
     elif section in SECTIONS:
         is_known = rest in _keys(SECTIONS[section])
     else:
-        is_known = (section == "runtimes" and "." in rest) or (section == "projects" and bool(rest))
+        is_known = section == "runtimes" and "." in rest
     if is_known:
         return
     if section in SECTIONS and not rest:
         raise InvalidSettings(f"{given.source}: the setting {section} is a section, not a value")
-    known = _keys(SECTIONS[section]) if section in SECTIONS else [*SECTIONS, "runtimes", "projects"]
+    known = _keys(SECTIONS[section]) if section in SECTIONS else [*SECTIONS, "runtimes"]
     hint = _nearest(rest if section in SECTIONS else section, known)
     raise InvalidSettings(f"{given.source}: unknown setting {key}", hint=hint)
 
@@ -284,10 +283,7 @@ def _built(home: Path, given: Mapping[str, Given]) -> Loaded:
         sections["store"] = StoreSettings(url=url)
         origins["store.url"] = Origin(url, "default")
     runtimes = {name: _runtime(name, given, origins) for name in sorted(_runtime_names(given).values())}
-    projects = {key.partition(".")[2]: each for key, each in given.items() if key.startswith("projects.")}
-    origins |= {f"projects.{name}": Origin(each.written, each.source) for name, each in projects.items()}
-    paths = {name: str(each.value) for name, each in projects.items()}
-    return Loaded(Settings(home=home, runtimes=runtimes, projects=paths, **sections), origins)
+    return Loaded(Settings(home=home, runtimes=runtimes, **sections), origins)
 
 
 def _section(defaults: Any, prefix: str, given: Mapping[str, Given], origins: dict[str, Origin]) -> Any:

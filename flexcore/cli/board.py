@@ -1,10 +1,11 @@
 """What is known of an execution while it is followed: the fold of its events into one row per step. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from flexcore.cli.log_lines import LogLine, LogLines
 from flexcore.cli.render import clean, count, seconds
 from flexcore.model.requests import WatchEvent
 
@@ -31,6 +32,15 @@ class Row:
         return None if self.began is None else max((self.ended or now) - self.began, 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an event is worth telling: lines that the step `path` has written, and then the news."""
+
+    path: str = ""
+    lines: Sequence[str] = ()
+    news: str | None = None
+
+
 @dataclass(slots=True)
 class Board:
     """The rows of one execution, in the order in which they came up."""
@@ -39,6 +49,7 @@ class Board:
     title: str = ""
     status: str = "running"
     rows: dict[str, Row] = field(default_factory=dict)
+    output: LogLines = field(default_factory=LogLines)
 
     def seed(self, document: Mapping[str, Any]) -> None:
         """Take over what the execution's document says: the steps to come, too."""
@@ -46,21 +57,31 @@ class Board:
         for step in document.get("steps", ()):
             self.rows.setdefault(step["path"], Row(path=step["path"]))
 
-    def take(self, event: WatchEvent) -> str | None:
-        """Take an event in; give the line that tells of it, if it is worth one."""
+    def take(self, event: WatchEvent) -> Told:
+        """Take an event in; say what to tell of it."""
         body = event.body
         path = str(body.get("path", ""))
         match event.kind:
             case "log" if path:
-                self._update(path, _with_output(self._row(path), str(body.get("text", ""))))
-                return None
+                return Told(path, self._written(path, self.output.take(body)))
             case "progress" if path:
                 self._update(path, _with_progress(self._row(path), body))
-                return None
+                return Told()
             case "history":
-                return self._history(path, str(body.get("type", "")), body, event.at)
+                written = self._written(path, self.output.rest(path))
+                return Told(path, written, self._history(path, str(body.get("type", "")), body, event.at))
             case _:
-                return None
+                return Told()
+
+    def tail(self, path: str) -> Sequence[str]:
+        """Give the last lines that a step's last attempt has written."""
+        return self._row(path).tail
+
+    def _written(self, path: str, lines: Sequence[LogLine]) -> Sequence[str]:
+        shown = [line.text for line in lines if not line.is_bookkeeping]
+        if shown:
+            self._update(path, _with_output(self._row(path), shown))
+        return shown
 
     def _history(self, path: str, type_name: str, body: Mapping[str, Any], at: datetime) -> str | None:
         if not path:
@@ -97,7 +118,9 @@ def _stepped(row: Row, type_name: str, body: Mapping[str, Any], at: float) -> Ro
     match type_name:
         case "StepDispatched":
             runtime, attempt = str(body.get("runtime", "")), int(body.get("attempt", 0))
-            return replace(row, status="running", runtime=runtime, attempt=attempt, began=at, ended=None, note="")
+            return replace(
+                row, status="running", runtime=runtime, attempt=attempt, began=at, ended=None, note="", tail=()
+            )
         case "StepStarted":
             loop = body.get("loop") or {}
             return replace(row, status="running", began=at, total=loop.get("total"))
@@ -157,9 +180,9 @@ def _clock(moment: Any) -> str:
     return text[11:19] or text
 
 
-def _with_output(row: Row, text: str) -> Row:
-    lines = tuple(line for line in clean(text).splitlines() if line.strip())
-    return replace(row, tail=(row.tail + lines)[-TAIL_LINES:]) if lines else row
+def _with_output(row: Row, lines: Sequence[str]) -> Row:
+    written = tuple(line for line in lines if line.strip())
+    return replace(row, tail=(row.tail + written)[-TAIL_LINES:]) if written else row
 
 
 def _with_progress(row: Row, body: Mapping[str, Any]) -> Row:

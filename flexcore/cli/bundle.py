@@ -15,25 +15,27 @@ from flexcore.model.errors import Diagnostic, InvalidDefinition, LimitExceeded, 
 from flexcore.model.requests import Bundle
 from flexcore.model.units import format_size
 
-MOST_BYTES = 50_000_000
 LEFT_OUT = frozenset(
     {".venv", "venv", ".meltano", "__pycache__", ".git", ".flexcore", "node_modules", "output", ".env", ".tox"}
     | {".mypy_cache", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints", ".DS_Store"}
 )
 
 
-def collect(path: Path) -> Bundle:
-    """Read a workflow file with what belongs to it. Raises LimitExceeded, and InvalidDefinition for foreign bytes."""
+def collect(path: Path, most_bytes: int) -> Bundle:
+    """Read a workflow file with what belongs to it, up to so many bytes.
+
+    Raises LimitExceeded, and InvalidDefinition for foreign bytes.
+    """
     text = _text(path)
     root = path.parent.absolute()
     files: dict[str, bytes] = {}
     total = 0
     for each in sorted(set(_belonging(root, _plain(text, path)))):
         total += each.stat().st_size
-        if total > MOST_BYTES:
+        if total > most_bytes:
             raise LimitExceeded(
-                f"{path} and its files are larger than {format_size(MOST_BYTES)}",
-                limit=MOST_BYTES,
+                f"{path} and its files are larger than {format_size(most_bytes)}",
+                limit=most_bytes,
                 actual=total,
                 hint="move data out of the project folder; the largest files are " + ", ".join(_largest(root, path)),
             )

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 
 import typer
 
@@ -14,8 +15,16 @@ from flexcore.model.ids import ExecutionId
 from flexcore.model.requests import ControlPlaneApi, Document
 
 
-async def follow(api: ControlPlaneApi, ids: Sequence[ExecutionId], options: Options) -> list[Document]:
-    """Watch executions to their ends and give their documents. Cancelling this detaches."""
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """An execution that was watched to its end, and the last lines of the step that failed it."""
+
+    document: Document
+    tail: Sequence[str] = ()
+
+
+async def follow(api: ControlPlaneApi, ids: Sequence[ExecutionId], options: Options) -> list[Followed]:
+    """Watch executions to their ends. Cancelling this detaches."""
     try:
         with display(options) as shown:
             async with asyncio.TaskGroup() as group:
@@ -24,14 +33,19 @@ async def follow(api: ControlPlaneApi, ids: Sequence[ExecutionId], options: Opti
     except asyncio.CancelledError:
         say(_detached(ids, options))
         raise
-    return [await api.execution(id) for id in ids]
+    return [_followed(await api.execution(id), shown) for id in ids]
 
 
-async def finished(api: ControlPlaneApi, id: ExecutionId, options: Options) -> None:
-    """Follow one execution, print its result and exit with its code."""
-    document = (await follow(api, [id], options))[0]
-    emit(options, document, summary(document))
-    raise typer.Exit(exit_code_of([document]))
+async def finished(api: ControlPlaneApi, id: ExecutionId, options: Options, pinned: str | None = None) -> None:
+    """Follow one execution, print its result and exit with its code. `pinned` is the runtime that was asked for."""
+    (followed,) = await follow(api, [id], options)
+    emit(options, followed.document, summary(followed.document, followed.tail, pinned))
+    raise typer.Exit(exit_code_of([followed.document]))
+
+
+def _followed(document: Document, shown: Display) -> Followed:
+    step = (document.get("error") or {}).get("step")
+    return Followed(document, shown.tail(document["id"], step) if step else ())
 
 
 async def _watch(api: ControlPlaneApi, id: ExecutionId, shown: Display) -> None:

@@ -5,7 +5,7 @@ Loaded only when stderr is a terminal, because rich takes a tenth of a second to
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -76,8 +76,6 @@ class Live:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.stop()
-        for board in self._boards.values():
-            self._tails(board)
 
     def begin(self, id: str, document: Mapping[str, Any]) -> None:
         """Draw an execution from now on, with the steps that are still to come."""
@@ -88,6 +86,10 @@ class Live:
     def take(self, id: str, event: WatchEvent) -> None:
         """Take an event in; it is drawn with the next refresh."""
         self._boards[id].take(event)
+
+    def tail(self, id: str, path: str) -> Sequence[str]:
+        """Give the last lines that a step has written, as far as they were seen."""
+        return self._boards[id].tail(path)
 
     def drawing(self) -> Group:
         """Draw everything as it is now."""
@@ -128,14 +130,6 @@ class Live:
             rows,
             Text(_note(node), "red" if status == "failed" else ""),
         )
-
-    def _tails(self, board: Board) -> None:
-        console = self._live.console
-        for row in board.rows.values():
-            if row.status == "failed" and row.tail:
-                console.print(Text(f"last output of {row.path}:", style="dim"))
-                for line in row.tail:
-                    console.print(Text(f"  {line}"), soft_wrap=True)
 
 
 def _title(board: Board) -> Text:

@@ -1,13 +1,13 @@
 """Progress on stderr while executions run: a live tree on a terminal, plain lines anywhere else."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from flexcore.cli.board import Board
 from flexcore.cli.options import Options, Output
-from flexcore.cli.render import clean, has_colours
+from flexcore.cli.render import has_colours
 from flexcore.model.requests import WatchEvent
 
 
@@ -30,6 +30,10 @@ class Display(Protocol):
 
     def take(self, id: str, event: WatchEvent) -> None:
         """Show that something happened."""
+        ...
+
+    def tail(self, id: str, path: str) -> Sequence[str]:
+        """Give the last lines that a step has written, as far as they were seen."""
         ...
 
 
@@ -65,12 +69,14 @@ class Lines:
         """Write what is worth a line."""
         told = self._boards[id].take(event)
         name = f"{id}  " if len(self._boards) > 1 else ""
-        if told:
-            self._write(f"{event.at.astimezone():%H:%M:%S}  {name}{told}")
-        if event.kind == "log":
-            path = event.body.get("path", "")
-            for line in clean(str(event.body.get("text", ""))).splitlines():
-                self._write(f"{name}{path} | {line}")
+        for line in told.lines:
+            self._write(f"{name}{told.path} | {line}")
+        if told.news:
+            self._write(f"{event.at.astimezone():%H:%M:%S}  {name}{told.news}")
+
+    def tail(self, id: str, path: str) -> Sequence[str]:
+        """Give the last lines that a step has written, as far as they were seen."""
+        return self._boards[id].tail(path)
 
     def _write(self, line: str) -> None:
         sys.stderr.write(f"{line}\n")

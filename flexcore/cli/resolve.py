@@ -9,7 +9,9 @@ from typing import TypeAlias
 
 from flexcore.cli.bundle import collect, pointing_at
 from flexcore.cli.library import WORKFLOW_FILE, copy, templates
+from flexcore.cli.options import Options
 from flexcore.cli.render import say
+from flexcore.cli.session import settings_of
 from flexcore.model.errors import InvalidDefinition, NotFound
 from flexcore.model.ids import WORKFLOW_NAME
 from flexcore.model.requests import ControlPlaneApi, Document
@@ -45,22 +47,27 @@ async def resolve(api: ControlPlaneApi, name: str, folder: Path, workspace: str)
         return _from_library(name, folder, error)
 
 
-async def deployed(api: ControlPlaneApi, name: str, folder: Path, workspace: str) -> Document:
+async def deployed(api: ControlPlaneApi, name: str, folder: Path, options: Options) -> Document:
     """Resolve, deploying what is a file; give at least `name`, `version` and `text`."""
-    match await resolve(api, name, folder, workspace):
+    match await resolve(api, name, folder, options.workspace):
         case Local(path=path):
-            return await deploy(api, path, workspace)
+            return await deploy(api, path, options)
         case Deployed(document=document):
             return document
 
 
-async def deploy(api: ControlPlaneApi, path: Path, workspace: str) -> Document:
+async def deploy(api: ControlPlaneApi, path: Path, options: Options) -> Document:
     """Deploy a file with all that belongs to it."""
-    bundle = collect(path)
+    bundle = collect(path, bundle_limit(options))
     try:
-        return {"text": bundle.text, **await api.deploy(bundle, workspace)}
+        return {"text": bundle.text, **await api.deploy(bundle, options.workspace)}
     except InvalidDefinition as error:
         raise InvalidDefinition([pointing_at(each, path, bundle) for each in error.diagnostics]) from error
+
+
+def bundle_limit(options: Options) -> int:
+    """Say how large a workflow with its files may be, by this machine's settings; a server has its own say, too."""
+    return settings_of(options).limits.bundle_bytes
 
 
 def local_file(name: str, folder: Path) -> Path | None:

@@ -1,14 +1,16 @@
 """The commands of `flexcore workflow` that start, follow and end executions."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from flexcore.cli.follow import finished, follow
+from flexcore.cli.log_lines import LogLine, LogLines
 from flexcore.cli.options import Options, Output, options_of
 from flexcore.cli.parameters import json_argument, merged
-from flexcore.cli.render import clean, emit, say
+from flexcore.cli.render import emit, say
 from flexcore.cli.resolve import deployed
 from flexcore.cli.session import with_api
 from flexcore.cli.summary import exit_code_of, headline, step_table, summary
@@ -41,7 +43,7 @@ def execute(
     limit = None if timeout is None else duration_option(timeout, "--timeout")
 
     async def work(api: ControlPlaneApi) -> None:
-        workflow = await deployed(api, name, Path.cwd(), options.workspace)
+        workflow = await deployed(api, name, Path.cwd(), options)
         request = StartRequest(
             workflow=workflow["name"],
             version=workflow["version"],
@@ -51,7 +53,7 @@ def execute(
             idempotency_key=idempotency_key,
             timeout=limit,
         )
-        await stay(api, await api.start(request), options, no_wait)
+        await stay(api, await api.start(request), options, no_wait, runtime)
 
     with_api(options, work)
 
@@ -76,13 +78,14 @@ def logs(
     async def work(api: ControlPlaneApi) -> None:
         from flexcore.cli.output import pieces  # brings asyncio, which other commands may not need
 
-        collected = []
-        async for piece in pieces(api, ExecutionId(id), step, follow):
-            collected.append(piece)
-            if options.output is Output.TEXT:
-                typer.echo(_log_text(piece, step), nl=False)
         if options.output is not Output.TEXT:
-            emit(options, collected, "")
+            emit(options, [piece async for piece in pieces(api, ExecutionId(id), step, follow)], "")
+            return
+        output = LogLines()
+        async for piece in pieces(api, ExecutionId(id), step, follow):
+            _print(str(piece.get("path", "")), output.take(piece), step)
+        for path in output.open_paths():
+            _print(path, output.rest(path), step)
 
     with_api(options, work)
 
@@ -104,7 +107,7 @@ def cancel(
 
     async def work(api: ControlPlaneApi) -> Document:
         await api.cancel(ExecutionId(id), reason)
-        return await api.execution(ExecutionId(id)) if no_wait else (await follow(api, [ExecutionId(id)], options))[0]
+        return await api.execution(ExecutionId(id)) if no_wait else await _end(api, ExecutionId(id), options)
 
     document = with_api(options, work)
     emit(options, document, headline(document))
@@ -133,22 +136,30 @@ def resume(context: typer.Context) -> None:
     async def work(api: ControlPlaneApi) -> None:
         ids = await api.resume()
         say(f"resuming {', '.join(ids)}" if ids else "nothing to resume")
-        documents = await follow(api, ids, options) if ids else []
-        text = [line for each in documents for line in [*summary(each), ""]]
+        followed = await follow(api, ids, options) if ids else []
+        documents = [each.document for each in followed]
+        text = [line for each in followed for line in [*summary(each.document, each.tail), ""]]
         emit(options, documents, text)
         raise typer.Exit(exit_code_of(documents))
 
     with_api(options, work)
 
 
-async def stay(api: ControlPlaneApi, started: Started, options: Options, no_wait: bool) -> None:
+async def stay(
+    api: ControlPlaneApi, started: Started, options: Options, no_wait: bool, pinned: str | None = None
+) -> None:
     """Follow what was just started, or give its id and leave."""
     if started.existing:
         say(f"the idempotency key belongs to {started.id}, started before")
     if no_wait:
         emit(options, {"id": started.id, "existing": started.existing}, started.id)
         return
-    await finished(api, started.id, options)
+    await finished(api, started.id, options, pinned)
+
+
+async def _end(api: ControlPlaneApi, id: ExecutionId, options: Options) -> Document:
+    (followed,) = await follow(api, [id], options)
+    return followed.document
 
 
 def duration_option(text: str, option: str) -> Any:
@@ -174,8 +185,6 @@ def _schema(workflow: Document) -> Any:
     return schema if isinstance(schema, dict) else None
 
 
-def _log_text(piece: Document, step: str | None) -> str:
-    text = clean(str(piece.get("text", "")))
-    if step is not None:
-        return text
-    return "".join(f"{piece.get('path')} | {line}\n" for line in text.splitlines())
+def _print(path: str, lines: Sequence[LogLine], step: str | None) -> None:
+    for line in lines:
+        typer.echo(line.text if step is not None else f"{path} | {line.text}")

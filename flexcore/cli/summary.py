@@ -9,6 +9,7 @@ from flexcore.model.requests import Document
 EXIT_CODES: Mapping[str, int] = {"succeeded": 0, "failed": 1, "cancelled": 4}
 """What an execution's end means as an exit code; an execution that has not ended means 0."""
 
+_TIMED_OUT = 4
 _WORST_FIRST = (1, 4, 0)
 _STEPS_SHOWN = 100
 _PATHS_SHOWN = 3
@@ -16,14 +17,26 @@ _PATHS_SHOWN = 3
 
 def exit_code_of(documents: Sequence[Document]) -> int:
     """Give the exit code of executions that were waited for: a failure is worse than a cancelled one."""
-    codes = {EXIT_CODES.get(each["status"], 0) for each in documents} | {0}
+    codes = {_exit_code(each) for each in documents} | {0}
     return next(code for code in _WORST_FIRST if code in codes)
 
 
-def summary(document: Document) -> list[str]:
-    """Describe an execution with its results."""
+def _exit_code(document: Document) -> int:
+    error = document.get("error") or {}
+    # The whole was not done in its time. A step that was not is a failure like any other.
+    if error.get("class") == "timeout" and not error.get("step"):
+        return _TIMED_OUT
+    return EXIT_CODES.get(document["status"], 0)
+
+
+def summary(document: Document, tail: Sequence[str] = (), pinned: str | None = None) -> list[str]:
+    """Describe an execution with its results.
+
+    `tail` is the last output of the step that failed; `pinned` the runtime that was asked for with `--runtime`.
+    """
     lines = [headline(document), "", *step_table(document)]
-    for part in (_placements(document), _streams(document), _errors(document), _output(document)):
+    placed = [*_placements(document), *_placed_elsewhere(document, pinned)]
+    for part in (placed, _streams(document), _errors(document, tail), _output(document)):
         if found := list(part):
             lines += ["", *found]
     return lines
@@ -61,7 +74,7 @@ def why(placement: Mapping[str, Any] | None) -> str:
         return ""
     chosen, wanted, rule = placement.get("chosen"), placement.get("rule_would_choose"), placement.get("rule")
     if not chosen:
-        return "; ".join(_refusals(placement)) or "no runtime can have it"
+        return "; ".join(f"{name}: {reason}" for name, reason in _refusals(placement)) or "no runtime can have it"
     if placement.get("source") == "pinned":
         return "pinned"
     by_rule = f"rule {rule}" if rule else "the rules"
@@ -72,14 +85,14 @@ def why(placement: Mapping[str, Any] | None) -> str:
     return "the only runtime that can" if placement.get("source") == "only-feasible" else by_rule
 
 
-def _refusals(placement: Mapping[str, Any]) -> Iterator[str]:
+def _refusals(placement: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for candidate in placement.get("candidates", ()):
         reasons = ", ".join(
             str(each.get("reason", each)) if isinstance(each, Mapping) else str(each)
             for each in candidate.get("reasons", ())
         )
         if reasons:
-            yield f"{candidate.get('runtime')}: {clean(reasons)}"
+            yield str(candidate.get("runtime")), clean(reasons)
 
 
 def _placements(document: Document) -> Iterator[str]:
@@ -89,8 +102,25 @@ def _placements(document: Document) -> Iterator[str]:
         if placement := step.get("placement"):
             together.setdefault((placement.get("chosen") or "nowhere", why(placement)), []).append(step["path"])
     for (chosen, reason), paths in together.items():
-        more = f" and {len(paths) - _PATHS_SHOWN} more" if len(paths) > _PATHS_SHOWN else ""
-        yield f"{', '.join(paths[:_PATHS_SHOWN])}{more} ran on {chosen}: {reason}"
+        yield f"{_some(paths)} ran on {chosen}: {reason}"
+
+
+def _placed_elsewhere(document: Document, pinned: str | None) -> Iterator[str]:
+    """Say which steps did not go to the runtime that was asked for, and why."""
+    together: dict[str, list[str]] = {}
+    for step in document.get("steps", ()):
+        placement = step.get("placement")
+        if pinned is None or not placement or placement.get("chosen") == pinned:
+            continue
+        reason = next((each for name, each in _refusals(placement) if name == pinned), "the step names its runtime")
+        together.setdefault(reason, []).append(step["path"])
+    for reason, paths in together.items():
+        yield f"not on {pinned}, in spite of --runtime: {_some(paths)}: {reason}"
+
+
+def _some(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - _PATHS_SHOWN} more" if len(paths) > _PATHS_SHOWN else ""
+    return f"{', '.join(paths[:_PATHS_SHOWN])}{more}"
 
 
 def _streams(document: Document) -> Iterator[str]:
@@ -115,13 +145,16 @@ def _named(streams: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield str(name), each if isinstance(each, Mapping) else {"rows": each}
 
 
-def _errors(document: Document) -> Iterator[str]:
+def _errors(document: Document, tail: Sequence[str]) -> Iterator[str]:
     error = document.get("error")
     if not error:
         return
     where = f" in step {error['step']}" if error.get("step") else ""
     name = f"{error['name']}: " if error.get("name") else ""
     yield f"error{where} [{error['class']}] {name}{clean(str(error['message']))}"
+    if tail:
+        yield "  its last output:"
+        yield from (f"    {line}" for line in tail)
     if error.get("hint"):
         # A failure is made where the execution's id is not known; its hint says ID.
         yield "  hint: " + clean(str(error["hint"])).replace(" ID ", f" {document['id']} ")

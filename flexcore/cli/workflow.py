@@ -10,8 +10,8 @@ from flexcore.cli.bundle import collect, pointing_at
 from flexcore.cli.library import WORKFLOW_FILE, copy, template
 from flexcore.cli.options import options_of
 from flexcore.cli.render import clean, emit, listing, table
+from flexcore.cli.resolve import bundle_limit, deployed, local_file
 from flexcore.cli.resolve import deploy as deploy_file
-from flexcore.cli.resolve import deployed, local_file
 from flexcore.cli.session import with_api
 from flexcore.cli.starter import starter
 from flexcore.cli.summary import why
@@ -55,7 +55,7 @@ def deploy(context: typer.Context, sources: Annotated[list[str], typer.Argument(
     paths = [_existing(each) for each in sources]
 
     async def work(api: ControlPlaneApi) -> list[Document]:
-        return [await deploy_file(api, path, options.workspace) for path in paths]
+        return [await deploy_file(api, path, options) for path in paths]
 
     done = [{key: each[key] for key in each if key != "text"} for each in with_api(options, work)]
     lines = [f"{each['name']}  {each['version']}  {'new' if each['created'] else 'unchanged'}" for each in done]
@@ -99,7 +99,8 @@ def validate(context: typer.Context, sources: Annotated[list[str], typer.Argumen
     options = options_of(context)
 
     async def work(api: ControlPlaneApi) -> list[Diagnostic]:
-        return [each for source in sources for each in await _problems(api, _existing(source))]
+        limit = bundle_limit(options)
+        return [each for source in sources for each in await _problems(api, _existing(source), limit)]
 
     found = with_api(options, work)
     keys = ("file", "line", "column", "message", "code", "hint", "path")
@@ -118,7 +119,7 @@ def plan(
     options = options_of(context)
 
     async def work(api: ControlPlaneApi) -> Document:
-        workflow = await deployed(api, name, Path.cwd(), options.workspace)
+        workflow = await deployed(api, name, Path.cwd(), options)
         return await api.plan(workflow["name"], workflow["version"], runtime, options.workspace)
 
     document = with_api(options, work)
@@ -148,9 +149,9 @@ def _existing(source: str) -> Path:
     return path
 
 
-async def _problems(api: ControlPlaneApi, path: Path) -> list[Diagnostic]:
+async def _problems(api: ControlPlaneApi, path: Path, limit: int) -> list[Diagnostic]:
     try:
-        bundle = collect(path)
+        bundle = collect(path, limit)
     except InvalidDefinition as error:
         return list(error.diagnostics)
     return [pointing_at(each, path, bundle) for each in await api.validate(bundle)]

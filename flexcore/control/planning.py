@@ -70,7 +70,7 @@ class Planner:
         raise NoFeasibleRuntime(
             f"runtime '{runtime}' can run no step of workflow '{graph.workflow.name}'",
             reasons=reasons or {runtime: f"no such runtime; present: {known}"},
-            hint=next(iter(reasons.values()), f"present: {known}"),
+            hint=f"`flexcore workflow plan` says what can run where; present: {known}",
         )
 
 

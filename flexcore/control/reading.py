@@ -129,12 +129,15 @@ class ExecutionReading:
         positions: dict[str, int] = msgspec.json.decode(cursor, type=dict[str, int]) if cursor else {}
         pieces: list[Document] = []
         for each in paths:
-            found, after = await self.log_store.read(id, each, offset=positions.get(each, 0))
+            attempt = await self._attempt(id, each)
+            place = f"{each}#{attempt}"
+            found, after = await self.log_store.read(id, each, attempt, offset=positions.get(place, 0))
             if found:
-                positions[each] = after
+                positions[place] = after
             pieces += [
                 {
                     "path": each,
+                    "attempt": attempt,
                     "stream": piece.stream.value,
                     "offset": piece.offset,
                     "text": piece.data.decode(errors="replace"),
@@ -142,6 +145,11 @@ class ExecutionReading:
                 for piece in found
             ]
         return LogPage(pieces=tuple(pieces), next=msgspec.json.encode(positions).decode(), ended=ended and not pieces)
+
+    async def _attempt(self, id: ExecutionId, path: StepPath) -> int | None:
+        """Find the last attempt that wrote: a step's newest may not have begun to, and its predecessor is read."""
+        written = await self.log_store.attempts(id, path)
+        return written[-1] if written else None
 
     async def _values(self, state: ExecutionState) -> dict[str, JSON]:
         """Load what is out of line, up to a bound; the rest stays a reference."""

@@ -78,7 +78,7 @@ def _timer(work: Work, event: TimerFired) -> None:
     if event.path is None:
         if header.expires_at is not None and header.expires_at <= now and header.cancel_requested is None:
             limit = (header.expires_at - (header.created_at or now)).total_seconds()
-            ending.cancel_execution(work, f"not done within its time limit of {limit:g} s", timed_out=True)
+            ending.cancel_execution(work, f"not done within its time limit of {round(limit, 2):g} s", timed_out=True)
         return
     state = work.step(event.path)
     if state is None or state.status.is_terminal:

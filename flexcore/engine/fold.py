@@ -167,6 +167,7 @@ def _ended(draft: Draft, change: _Ended, at: datetime) -> StepState:
                 result=change.result,
                 usage=change.usage,
                 phases=change.phases,
+                started_at=step.started_at or (step.created_at if change.attempt else None),
             )
         case c.StepSkipped():
             return replace(

@@ -31,7 +31,7 @@ _GONE_WITHIN_S = 10.0
 _MOST_RESUMES = 12
 
 # The tap writes down what it does, in a file that nothing but the auditor reads.
-_JOURNAL = '''
+_JOURNAL = """
 
 def _journalled(read_records):
     import os, time
@@ -51,7 +51,7 @@ def _journalled(read_records):
 
 
 FileStream.get_records = _journalled(FileStream.get_records)
-'''
+"""
 
 
 @dataclass(slots=True)

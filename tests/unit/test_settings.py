@@ -76,10 +76,13 @@ def test_a_runtime_is_added_and_its_options_are_passed_on(tmp_path: Path) -> Non
 
 def test_variables_are_filled_in(tmp_path: Path) -> None:
     settings = loaded(
-        tmp_path, "projects: {a: '${BASE}/a', b: '$${BASE}'}\nlimits: {depth: '${DEPTH}'}", BASE="/x", DEPTH="3"
+        tmp_path,
+        "runtimes: {meltano: {projects: {a: '${BASE}/a', b: '$${BASE}'}}}\nlimits: {depth: '${DEPTH}'}",
+        BASE="/x",
+        DEPTH="3",
     )
 
-    assert settings.projects == {"a": "/x/a", "b": "${BASE}"}
+    assert settings.runtimes["meltano"].options == {"projects": {"a": "/x/a", "b": "${BASE}"}}
     assert settings.limits.depth == 3
 
 

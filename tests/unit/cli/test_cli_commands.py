@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_control_plane import FakeControlPlane, execution, history, last, step
+from fake_control_plane import PLACEMENT, FakeControlPlane, execution, history, last, step
 
 from flexcore.cli.app import run
 from flexcore.cli.options import Options, Output
@@ -95,6 +95,38 @@ def test_a_failure_shows_the_error_and_how_to_see_more(fake: FakeControlPlane, c
     out = capsys.readouterr().out
     assert "error in step fetch [user] ValueError: no" in out
     assert "hint: `logs exe_1 fetch` has it" in out
+
+
+def test_out_of_time_as_a_whole_exits_with_4_and_a_step_out_of_time_with_1(fake: FakeControlPlane) -> None:
+    error = {"class": "timeout", "name": "Timeout", "message": "late", "step": None}
+    fake.documents["exe_1"] = execution(status="failed", error=error)
+    fake.documents["exe_2"] = execution("exe_2", status="failed", error={**error, "step": "fetch"})
+
+    assert flexcore(fake, "workflow wait exe_1") == 4
+    assert flexcore(fake, "workflow wait exe_2") == 1
+
+
+def test_a_failure_that_was_followed_shows_the_last_output(fake: FakeControlPlane, capsys: Capture) -> None:
+    error = {"class": "user", "name": "exit 1", "message": "no", "step": "fetch", "hint": ""}
+    fake.documents["exe_1"] = execution(status="failed", error=error, steps=[step("fetch", "failed")])
+
+    flexcore(fake, "workflow wait exe_1")
+
+    assert "[user] exit 1: no\n  its last output:\n    hello\n" in capsys.readouterr().out
+
+
+def test_steps_that_did_not_go_to_the_runtime_asked_for_are_listed(fake: FakeControlPlane, capsys: Capture) -> None:
+    reason = {"code": "kind", "reason": "meltano cannot run python steps"}
+    refused = {**PLACEMENT, "candidates": [{"runtime": "meltano", "feasible": False, "reasons": [reason]}]}
+    pinned = {**PLACEMENT, "chosen": "meltano", "source": "pinned"}
+    steps = [step("load", placement=pinned), step("check", placement=refused), step("own", placement=PLACEMENT)]
+    fake.documents["exe_1"] = execution(steps=steps)
+
+    flexcore(fake, "workflow execute etl --runtime meltano")
+
+    out = capsys.readouterr().out
+    assert "not on meltano, in spite of --runtime: check: meltano cannot run python steps" in out
+    assert "not on meltano, in spite of --runtime: own: the step names its runtime" in out
 
 
 def test_a_summary_of_many_steps_stays_short(fake: FakeControlPlane, capsys: Capture) -> None:
@@ -464,3 +496,12 @@ def test_a_bundle_that_is_too_large_is_refused(fake: FakeControlPlane, folder: P
 
     assert flexcore(fake, "workflow deploy w.yaml") == 2
     assert "big.py (60MB)" in capsys.readouterr().err
+
+
+def test_how_large_a_bundle_may_be_is_a_setting(fake: FakeControlPlane, folder: Path, capsys: Capture) -> None:
+    (folder / "flexcore.yaml").write_text("limits: {bundle_bytes: 2KiB}\n")
+    (folder / "big.py").write_text("#" * 3000)
+    (folder / "w.yaml").write_text("name: w\nsteps: [{id: a, type: python, with: {file: big.py}}]\n")
+
+    assert flexcore(fake, "workflow deploy w.yaml") == 2
+    assert "w.yaml and its files are larger than" in capsys.readouterr().err
