@@ -25,7 +25,7 @@ from flexcore.engine.work import (
     StartAttempt,
     StartChild,
 )
-from flexcore.model.errors import FlexCoreError
+from flexcore.model.errors import FlexCoreError, Unavailable
 from flexcore.model.execution import ExecutionState, StepState
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.ids import AttemptId, ExecutionId
@@ -38,6 +38,7 @@ _log = structlog.get_logger(__name__)
 _CONFIRM_WITHIN_SECONDS = 60.0  # then the rest is left to the sweep of orphans
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
+_CHILD_ELSEWHERE_SECONDS = 0.5
 
 Post = Callable[[Live, Event], None]
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
@@ -88,16 +89,18 @@ class Performer:
             return
         if step.child is not None:
             self._take_up_child(live, step)
+        elif step.in_flight and step.ending is not None:
+            self._end(live, step)  # and not started: it may never have begun
         elif step.in_flight and step.due_at is None:
             self._start(live, step)
-        if step.in_flight and step.ending is not None:
-            self._end(live, step)
 
-    def end_all(self, live: Live) -> None:
-        """End every attempt of an execution that is given up."""
-        for step in live.state.steps.values():
+    def end_all(self, live: Live, state: ExecutionState) -> None:
+        """End everything that was under way in an execution that is given up."""
+        for step in state.steps.values():
             if step.in_flight:
                 self._end(live, step)
+            elif step.child is not None and not step.status.is_terminal:
+                self.perform(live, CancelChild(step.child))
 
     # --- attempts
 
@@ -169,18 +172,33 @@ class Performer:
             self._spawn(self._child(live, start))
 
     async def _child(self, live: Live, action: StartChild) -> None:
-        try:
-            child = await self._children.ensure_child(live, action)
-        except FlexCoreError as error:
-            failure = Failure(message=error.message, error_class=ErrorClass.INPUT, name=error.code, hint=error.hint)
-            self._post(live, _not_started(action, failure))
+        child = await self._ensured(live, action)
+        if child is None:
             return
         self._post(live, ChildAccepted(path=action.path, child=action.child))
+        if live.state.steps[action.path].ending is not None:
+            self.perform(live, CancelChild(action.child))
         state = child.state if isinstance(child, Live) else child
         if isinstance(child, Live) and not state.header.status.is_terminal:
             child.on_end.append(lambda state: self._post(live, _ended(action, state)))
         else:
             self._post(live, _ended(action, state))  # it may have ended within its very first decision
+
+    async def _ensured(self, live: Live, action: StartChild) -> Live | ExecutionState | None:
+        """Start or find the child; a store that cannot write now is asked again until it can."""
+        while True:
+            try:
+                child = await self._children.ensure_child(live, action)
+                if isinstance(child, Live) or child.header.status.is_terminal:
+                    return child
+                await asyncio.sleep(_CHILD_ELSEWHERE_SECONDS)  # another process runs it: its history tells when it ends
+            except Unavailable as error:
+                _log.warning("child.start_postponed", execution=live.id, path=action.path, reason=error.message)
+                await asyncio.sleep(_LONGEST_PAUSE_SECONDS / 10)
+            except FlexCoreError as error:
+                failure = Failure(message=error.message, error_class=ErrorClass.INPUT, name=error.code, hint=error.hint)
+                self._post(live, _not_started(action, failure))
+                return None
 
 
 def _not_started(action: StartChild, failure: Failure) -> ChildFinished:

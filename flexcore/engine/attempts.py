@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from flexcore.engine.ports import Clock, Logs, Observer, Runtimes, Secrets
 from flexcore.engine.work import AttemptFinished, AttemptSubmitted, AttemptUnavailable, Event
-from flexcore.model.errors import Fenced, FlexCoreError, NotFound, RuntimeUnavailable
+from flexcore.model.errors import Fenced, FlexCoreError, NotFound, RuntimeUnavailable, Unavailable
 from flexcore.model.execution import ExecutionHeader, Phase, SecretText, StepState
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.ids import AttemptId
@@ -30,10 +31,17 @@ from flexcore.runtime.interface import (
     LogChunk,
     LogStream,
     PhaseEntered,
+    Progress,
+    Runtime,
     Submitted,
 )
 from flexcore.runtime.plugin import ArtifactStore
 from flexcore.security.secrets import RedactingStream, Redactor
+
+_log = structlog.get_logger(__name__)
+
+_LONGEST_TEXT = 16 * 1024
+_PLAIN = Redactor(())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,28 +68,37 @@ class Driver:
     grace: timedelta = timedelta(seconds=30)
 
     async def drive(self, attempt: Attempt, post: Callable[[Event], None]) -> None:
-        """Run or adopt the attempt until it ends, and post its end exactly once. Cancelling this detaches."""
+        """Run or adopt the attempt until it ends, and post how it ended. Cancelling this detaches.
+
+        One of the places that catch everything: a step must never be left running because of a bug of ours.
+        """
         state = attempt.state
+        redactor = _PLAIN
         try:
             request = await self._request(attempt)
             if isinstance(request, Failure):
                 post(_finished(state, failure=request))
                 return
-            await self._follow(attempt, request, post)
-        except RuntimeUnavailable as error:
-            post(_unavailable(state, error.message))
-        except NotFound as error:
-            post(_unavailable(state, error.message))
+            redactor = Redactor(request.secrets) if request.secrets else _PLAIN
+            await self._follow(attempt, request, redactor, post)
         except Fenced:
             return  # a later attempt has taken over: late is not failed, and nobody waits for us
+        except Unavailable as error:
+            # Also when it was our own store: the work may have ended well, and is asked again.
+            post(_unavailable(state, redactor.text(error.message)))
         except FlexCoreError as error:
             failure = Failure(message=error.message, error_class=ErrorClass.INTERNAL, name=error.code, hint=error.hint)
-            post(_finished(state, failure=failure))
+            post(_finished(state, failure=_redacted(failure, redactor)))
+        except Exception as error:
+            _log.error("attempt.broke", path=state.path, attempt=state.attempt, error=type(error).__name__)
+            post(_finished(state, failure=_our_fault(error)))
 
-    async def _follow(self, attempt: Attempt, request: ExecutionRequest, post: Callable[[Event], None]) -> None:
+    async def _follow(
+        self, attempt: Attempt, request: ExecutionRequest, redactor: Redactor, post: Callable[[Event], None]
+    ) -> None:
         state = attempt.state
-        runtime = self.runtimes.get(state.runtime or "")
-        sink = _LogSink(self, attempt, Redactor(request.secrets)) if request.secrets else _LogSink(self, attempt, None)
+        runtime = self._runtime(state)
+        sink = _LogSink(self, attempt, redactor if request.secrets else None)
         submitted: Submitted | None = None
         async with aclosing(runtime.execute(request)) as events:
             async for event in events:
@@ -97,8 +114,16 @@ class Driver:
                 else:
                     if _begins(event) and submitted is not None and submitted.prepares:
                         post(_submitted(state, replace(submitted, adopted=False), running=True))  # told once
-                    self.observer.reported(attempt.header.id, state.path, state.attempt, event)
+                    shown = _without_secrets(event, redactor)
+                    self.observer.reported(attempt.header.id, state.path, state.attempt, shown)
         raise RuntimeUnavailable("the runtime stopped reporting before the end")
+
+    def _runtime(self, state: StepState) -> Runtime:
+        """Give the attempt's runtime. One that is no longer configured may come back: its work is not failed."""
+        try:
+            return self.runtimes.get(state.runtime or "")
+        except NotFound as error:
+            raise RuntimeUnavailable(error.message, hint=error.hint) from error
 
     async def _request(self, attempt: Attempt) -> ExecutionRequest | Failure:
         header, state = attempt.header, attempt.state
@@ -106,6 +131,7 @@ class Driver:
         if isinstance(filled, Failure):
             return filled
         values, secrets = filled
+        self._runtime(state)
         parameters = self.runtimes.validate(StepKind(state.kind), values, state.runtime or "")
         if isinstance(parameters, Failure):
             return parameters
@@ -159,7 +185,7 @@ class Driver:
         outcome = result.outcome
         if isinstance(outcome, Failed):
             failure = outcome.failure if redactor is None else _redacted(outcome.failure, redactor)
-            return _finished(state, failure=failure, result=result)
+            return _finished(state, failure=_bounded(failure), result=result)
         output = outcome.output if redactor is None else redactor.json(outcome.output)
         data = canonical(output)
         payload = Payload(output)
@@ -215,8 +241,37 @@ def _fill(value: Any, text: SecretText, used: Mapping[str, str]) -> None:
 
 
 def _redacted(failure: Failure, redactor: Redactor) -> Failure:
-    cause = _redacted(failure.cause, redactor) if failure.cause else None
-    return replace(failure, message=redactor.text(failure.message), hint=redactor.text(failure.hint), cause=cause)
+    return replace(
+        failure,
+        message=redactor.text(failure.message),
+        name=redactor.text(failure.name),
+        hint=redactor.text(failure.hint),
+        cause=_redacted(failure.cause, redactor) if failure.cause else None,
+    )
+
+
+def _bounded(failure: Failure) -> Failure:
+    """Keep what people read; a message of megabytes belongs in the log, not three times in the history."""
+    cause = _bounded(failure.cause) if failure.cause else None
+    return replace(failure, message=_cut(failure.message), hint=_cut(failure.hint), cause=cause)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}… ({len(text):,} characters)"
+
+
+def _our_fault(error: Exception) -> Failure:
+    """Name a bug of ours by its type alone: its text may hold anything."""
+    return Failure(
+        message=f"FlexCore broke while it looked after this attempt: {type(error).__name__}",
+        error_class=ErrorClass.INTERNAL,
+        name=type(error).__name__,
+        hint="this is a bug of FlexCore; please report it",
+    )
+
+
+def _without_secrets(event: ExecutionEvent, redactor: Redactor) -> ExecutionEvent:
+    return replace(event, note=redactor.text(event.note)) if isinstance(event, Progress) else event
 
 
 def _begins(event: ExecutionEvent) -> bool:

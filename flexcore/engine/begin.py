@@ -52,6 +52,12 @@ def begin(work: Work, scope: Scope, step: Step) -> None:
     _begin_action(work, path, step, place)
 
 
+def begin_again(work: Work, scope: Scope, step: Step) -> None:
+    """Give a step, whose turn has come before, another look for a runtime. Its condition has been answered."""
+    path = step_path(scope, step.id)
+    _begin_action(work, path, step, Place(scope=scope, address=path, step=step))
+
+
 def _begin_action(work: Work, path: StepPath, step: Step, place: Place) -> None:
     match step.action:
         case Task() as task:
@@ -93,7 +99,7 @@ def _begin_task(work: Work, path: StepPath, step: Step, task: Task, place: Place
         assert isinstance(failure, Failure)
         fail(work, path, step, failure)
         return
-    key = _cache_key(work, path, step, parameters, place)
+    key = _cache_key(work, path, step, [parameters.value, declared], place)
     if isinstance(key, Pending):
         return
     if isinstance(key, Failure):
@@ -171,10 +177,9 @@ def _refusals(placement: Placement) -> str:
     return "; ".join(reasons) or "there is no runtime"
 
 
-def _cache_key(work: Work, path: StepPath, step: Step, parameters: Known, place: Place) -> str | Failure | Pending:
+def _cache_key(work: Work, path: StepPath, step: Step, own: JSON, place: Place) -> str | Failure | Pending:
     if step.cache is None:
         return ""
-    own: JSON = parameters.value
     if step.cache.key is not None:
         outcome = evaluate(work, step.cache.key, replace(place, address=f"{path}@cache"))
         if not isinstance(outcome, Known):
@@ -202,7 +207,7 @@ def _begin_wait(work: Work, path: StepPath, step: Step, wait: Wait, place: Place
     if isinstance(due, Failure):
         fail(work, path, step, due)
         return
-    sentence = f"time: until {due.astimezone(UTC).isoformat(timespec='seconds')}"
+    sentence = f"time: until {due.isoformat(timespec='seconds')}"
     work.emit(c.StepSuspended(path=path, kind="wait", due_at=due, waiting_for=sentence))
 
 
@@ -214,7 +219,7 @@ def _due(work: Work, wait: Wait, value: JSON, path: str) -> datetime | Failure:
             pause = timedelta(0) if value == 0 else parse_duration(value)
             return work.env.now + pause
         moment = datetime.fromisoformat(str(value))
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         return user_failure(f"cannot wait for {value!r}: {error}", path, hint="such as 10m, or 2026-12-01T00:00:00Z")
 

@@ -13,7 +13,7 @@ from flexcore.engine.work import Work, failure_document, user_failure
 from flexcore.model import changes as c
 from flexcore.model.execution import LoopState, ScopeState, StepState
 from flexcore.model.failure import ErrorClass, Failure
-from flexcore.model.graph import CATCH, DEFAULT, FINALLY, TRY, child_scope, split_scope
+from flexcore.model.graph import CATCH, DEFAULT, FINALLY, TRY, child_scope, scope_of, split_scope
 from flexcore.model.ids import Scope, StepPath, indexed, named
 from flexcore.model.values import JSON, NOTHING, Payload
 from flexcore.model.workflow import Branch, ForEach, OnError, Parallel, Step, Try, While, type_name
@@ -32,7 +32,7 @@ def start(work: Work, path: StepPath, step: Step, place: Place) -> Failure | Non
             return _start_foreach(work, path, step, loop, place)
         case While() as loop:
             _started(work, path, step, LoopState(total=None))
-            return _next_round(work, path, step, loop)
+            _go_on(work, path, step, loop)
         case Try():
             _started(work, path, step)
             work.emit(c.ScopeOpened(scope=named(path, TRY)))
@@ -103,10 +103,20 @@ def _loop_of(work: Work, path: StepPath) -> LoopState:
     return loop
 
 
+def _go_on(work: Work, path: StepPath, step: Step, loop: While) -> None:
+    def next_round() -> None:
+        failure = _next_round(work, path, step, loop)
+        if failure is not None:
+            settle(work, path, step, failure, NOTHING)
+
+    work.attempt(next_round)
+
+
 def _next_round(work: Work, path: StepPath, step: Step, loop: While) -> Failure | None:
     rounds = _loop_of(work, path).started
     scope = indexed(path, rounds - 1)  # the condition sees the round before; before the first there is nothing
-    outcome = evaluate(work, loop.condition, Place(scope=scope, address=f"{path}@round{rounds}", step=None))
+    place = Place(scope=scope, address=f"{path}@round{rounds}", step=step, around=scope_of(path))
+    outcome = evaluate(work, loop.condition, place)
     if isinstance(outcome, Pending):
         return None
     if isinstance(outcome, Failure):
@@ -222,9 +232,10 @@ def _iteration_closed(work: Work, path: StepPath, step: Step, loop: ForEach) -> 
 
 
 def _round_closed(work: Work, path: StepPath, step: Step, loop: While, closed: ScopeState) -> None:
-    failure = closed.failure or _next_round(work, path, step, loop)
-    if failure is not None:
-        settle(work, path, step, failure, NOTHING)
+    if closed.failure is not None:
+        settle(work, path, step, closed.failure, NOTHING)
+    else:
+        _go_on(work, path, step, loop)
 
 
 def _try_closed(work: Work, path: StepPath, step: Step, action: Try, key: str, closed: ScopeState) -> None:

@@ -39,6 +39,18 @@ def decide(graph: Graph, state: ExecutionState, event: Event, env: Env) -> Decis
     return work.conclude()
 
 
+def resume(needs: Needs) -> Decision | Needs:
+    """Go on where something had to be known, now that `env` has it: what was decided before is not decided again.
+
+    So a loop of a thousand expressions costs a thousand answers, and not half a million decisions.
+    """
+    work = needs.work
+    for action in work.unblock():
+        work.attempt(action)
+    flow.run(work)
+    return work.conclude()
+
+
 def _take(work: Work, event: Event) -> None:
     match event:
         case Start():

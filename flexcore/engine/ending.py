@@ -54,7 +54,7 @@ def _open_steps(work: Work, around: StepPath | str) -> Iterator[StepState]:
 
 def _end_step(work: Work, state: StepState, error_class: ErrorClass, reason: str) -> None:
     if state.in_flight or state.child is not None:
-        if state.ending is None:
+        if state.ending is not error_class:  # also one that its own time limit is ending: it must not be tried again
             ending = c.StepEnding(path=state.path, attempt=state.attempt, error_class=error_class, reason=reason)
             work.emit(ending)
         work.actions.append(CancelChild(state.child) if state.child else EndAttempt(state.path))

@@ -3,6 +3,8 @@
 Works off a queue instead of calling itself, so that a chain of ten thousand instant steps needs no deep stack.
 """
 
+from functools import partial
+
 from flexcore.engine import controls
 from flexcore.engine.begin import begin
 from flexcore.engine.names import Known, Pending, Place, evaluate
@@ -24,7 +26,8 @@ def run(work: Work) -> None:
             _open(work, work.opened.popleft())
         else:
             _follow(work, work.ended.popleft())
-    _suspend_or_resume(work)
+    if not work.asked:
+        _suspend_or_resume(work)
 
 
 def _open(work: Work, scope: Scope) -> None:
@@ -61,7 +64,13 @@ def _consider(work: Work, scope: Scope, block: Block, step: Step) -> None:
         reason = f"it needs '{stopped_by.path}', which {_what_happened(stopped_by)}"
         work.emit(c.StepSkipped(path=path, kind=type_name(step), reason=reason, upstream_failed=True))
         return
-    begin(work, scope, step)
+    work.attempt(partial(_begin_once, work, scope, step))
+
+
+def _begin_once(work: Work, scope: Scope, step: Step) -> None:
+    # Two steps that it needs may have ended in this decision, and it may have had to ask: then it is here twice.
+    if work.step(step_path(scope, step.id)) is None:
+        begin(work, scope, step)
 
 
 def stops_others(state: StepState) -> bool:
@@ -86,11 +95,11 @@ def _close(work: Work, scope: Scope, block: Block) -> None:
     result = NOTHING if failure or cancelled or not states else states[-1].result
     work.emit(c.ScopeClosed(scope=scope, result=result, failure=failure, cancelled=cancelled))
     if scope == ROOT:
-        _root_closed(work, failure, result)
+        work.attempt(partial(_root_closed, work, failure, result))
     elif scope == ON_FAILURE:
         _handled(work)
     else:
-        controls.scope_closed(work, scope)
+        work.attempt(partial(controls.scope_closed, work, scope))
 
 
 # --- the end of the execution

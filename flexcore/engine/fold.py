@@ -204,8 +204,7 @@ def _moved(draft: Draft, change: _Moved, at: datetime) -> StepState:
                 adoptions=step.adoptions + change.adopted,
                 expires_at=step.expires_at or expires_at,
                 started_at=step.started_at or at,
-                due_at=None,
-                waiting_for="",
+                waiting_for="",  # `due_at` stays: a late report must not take away the alarm of a postponed attempt
             )
         case c.StepUnplaced():
             return replace(

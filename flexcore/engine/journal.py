@@ -9,12 +9,13 @@ import structlog
 from flexcore.engine.fold import Draft, apply
 from flexcore.engine.work import Decision
 from flexcore.model import changes as c
-from flexcore.model.changes import HistoryEntry
+from flexcore.model.changes import Change, HistoryEntry
 from flexcore.model.errors import Ambiguous, IllegalTransition, StoreUnavailable
 from flexcore.model.execution import ExecutionState
 from flexcore.model.failure import Failure
 from flexcore.model.graph import Graph
 from flexcore.model.ids import Scope, StepPath
+from flexcore.runtime.plugin import ArtifactStore
 from flexcore.store.write import CacheEntry, ChangeSet, IdempotencyKey, Journal
 
 _log = structlog.get_logger(__name__)
@@ -65,6 +66,20 @@ def _cache_entries(graph: Graph, after: ExecutionState, entries: Sequence[Histor
                 yield CacheEntry(key=key, result=change.result, expires_at=entry.at + policy.ttl)
 
 
+async def store_surely(artifacts: ArtifactStore, contents: Sequence[bytes], *, may_fail: bool) -> None:
+    """Store what changes refer to; a store that cannot write now is asked again until it can, unless it `may_fail`."""
+    for data in contents:
+        while True:
+            try:
+                await artifacts.put(data)
+                break
+            except StoreUnavailable as error:
+                if may_fail:
+                    raise
+                _log.error("artifacts.unavailable", reason=error.message)
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+
 async def commit_surely(journal: Journal, changes: ChangeSet) -> None:
     """Commit; a store that cannot write now is asked again until it can.
 
@@ -89,7 +104,18 @@ async def commit_surely(journal: Journal, changes: ChangeSet) -> None:
 
 def failing(state: ExecutionState, failure: Failure, now: datetime) -> Decision:
     """Decide, without `decide`, that an execution has failed: for when deciding itself is what broke."""
-    change = c.ExecutionFailed(failure=failure)
+    reason = "FlexCore broke while it decided about this execution"
+    open_steps = [step for step in state.steps.values() if not step.status.is_terminal]
+    changes: list[Change] = [c.StepCancelled(path=step.path, kind=step.kind, reason=reason) for step in open_steps]
+    changes.append(c.ExecutionFailed(failure=failure))
     draft = Draft(state)
-    apply(draft, change, now)
-    return Decision(at=now, changes=(change,), actions=(), state=draft.freeze())
+    for change in changes:
+        apply(draft, change, now)
+    return Decision(
+        at=now,
+        changes=tuple(changes),
+        actions=(),
+        state=draft.freeze(),
+        touched_steps=tuple(draft.touched_steps),
+        touched_scopes=tuple(draft.touched_scopes),
+    )

@@ -8,7 +8,7 @@ is durable. One that breaks is failed with class `internal` and leaves the other
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 import structlog
@@ -16,10 +16,10 @@ import structlog
 from flexcore.analyzer.place import StepView
 from flexcore.engine.actions import Performer
 from flexcore.engine.attempts import Driver
-from flexcore.engine.decide import decide
+from flexcore.engine.decide import decide, resume
 from flexcore.engine.faultpoints import FaultPoint, pass_by
 from flexcore.engine.fold import empty, fold
-from flexcore.engine.journal import change_set, commit_surely, failing
+from flexcore.engine.journal import change_set, commit_surely, failing, store_surely
 from flexcore.engine.live import Heard, Live
 from flexcore.engine.ports import Clock, Definitions, Evaluator, Loaded, Observer
 from flexcore.engine.render import Answer
@@ -57,6 +57,7 @@ _log = structlog.get_logger(__name__)
 
 _BATCH = 256  # events that go into one change set
 _CLOSE_SECONDS = 5.0
+_HEAR_FIRST = timedelta(seconds=5)
 _LAZY_SECONDS = 0.05  # how long `Submitted` may wait for company
 
 
@@ -119,7 +120,8 @@ class Engine:
         """Go on with an adopted execution: attempts are adopted, endings repeated, timers armed."""
         for step in live.state.steps.values():
             self._performer.take_up(live, step)
-            self._timers.rearm(live, step)
+            # What ended in time while nobody looked must be heard before its time limit is.
+            self._timers.rearm(live, step, earliest=self.parts.now() + _HEAR_FIRST if step.in_flight else None)
         self._timers.arm(live, None, live.state.header.expires_at)
         self.parts.reached(FaultPoint.TAKEN_UP)
 
@@ -146,6 +148,8 @@ class Engine:
         if (known := self.live.get(action.child)) is not None:
             return known
         parent = live.state.header
+        if live.state.steps[action.path].ending is not None:
+            return await self._existing(action.child)
         version = parent.pinned_versions.get(action.workflow)
         if version is None:
             version = await self.parts.definitions.newest(parent.workspace, action.workflow)
@@ -164,7 +168,11 @@ class Engine:
         try:
             return await self.start(action.child, Start(accepted=accepted), loaded=loaded)
         except IllegalTransition:
-            return fold(action.child, await self.parts.journal.history(action.child))
+            return await self._existing(action.child)
+
+    async def _existing(self, child: ExecutionId) -> Live | ExecutionState:
+        """Find a child that must not be started any more. Raises NotFound."""
+        return self.live.get(child) or fold(child, await self.parts.journal.history(child))
 
     async def _child_input(self, loaded: Loaded, given: Payload) -> Payload:
         if given.ref is not None:
@@ -191,6 +199,8 @@ class Engine:
         await self._performer.forgotten(_CLOSE_SECONDS)
         for task in list(self._tasks):
             task.cancel()
+        for task in draining:
+            task.cancel()  # it waits for a store that cannot write: what was not committed never happened
         await asyncio.gather(*self._tasks, *draining, return_exceptions=True)
 
     def spawn(self, work: "asyncio._CoroutineLike[None]") -> "asyncio.Task[None]":
@@ -215,7 +225,7 @@ class Engine:
                 await self._advance(live, live.take(_BATCH))
         except Fenced:
             _log.warning("execution.fenced", execution=live.id)
-            self._drop(live)
+            self._end(live)  # somebody else goes on with it; whoever waits here is told how far it came
         except Exception as error:
             _log.exception("execution.broke", execution=live.id)
             await self._quarantine(live, error)
@@ -247,13 +257,14 @@ class Engine:
             values=values,
             cached=cached,
         )
+        outcome = decide(live.loaded.graph, state, event, env)
         while True:
-            outcome = decide(live.loaded.graph, state, event, env)
-            for data in outcome.artifacts:  # before the commit, and before the next decision of its batch reads them
-                await self.parts.artifacts.put(data)
+            # Before the commit, and before the next decision of its batch reads them.
+            await store_surely(parts.artifacts, outcome.artifacts, may_fail=not state.seq)
             if isinstance(outcome, Decision):
                 return outcome
             await self._fulfil(outcome, env.now, answers, values, cached)
+            outcome = resume(outcome)
 
     async def _fulfil(
         self,
@@ -314,17 +325,17 @@ class Engine:
     async def _quarantine(self, live: Live, error: Exception) -> None:
         """End an execution that broke our own code, so that it is visible and hurts nobody else."""
         failure = Failure(
-            message=f"FlexCore broke while deciding: {type(error).__name__}: {error}",
+            message=f"FlexCore broke while deciding: {type(error).__name__}",
             error_class=ErrorClass.INTERNAL,
             name=type(error).__name__,
             hint="this is a bug of FlexCore; its log has the traceback. Other executions go on",
         )
+        before = live.state
         try:
-            decision = failing(live.state, failure, self.parts.now())
-            await self._commit(live, [decision])
+            await self._commit(live, [failing(before, failure, self.parts.now())])
         except FlexCoreError:
             _log.exception("execution.quarantine_failed", execution=live.id)
-            self._drop(live)
+            self._end(live)
             return
-        self._performer.end_all(live)
         self._end(live)
+        self._performer.end_all(live, before)

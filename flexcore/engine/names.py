@@ -27,6 +27,9 @@ class Known:
     secrets: tuple[SecretText, ...] = ()
 
 
+_LONGEST_VARIABLE = 128 * 1024 - 1  # what Linux takes of one variable
+
+
 class Pending:
     """Something must be known first; it has been asked for."""
 
@@ -45,6 +48,7 @@ class Place:
     scope: Scope
     address: str
     step: Step | None = None
+    around: Scope | None = None  # where `iter` is looked for, if not in `scope`: a loop's condition is outside it
 
 
 def evaluate(work: Work, template: Template, place: Place) -> Outcome:
@@ -104,7 +108,10 @@ def environment(work: Work, place: Place) -> dict[str, str] | Failure | Pending:
         outcome = evaluate(work, template, inner)
         if not isinstance(outcome, Known):
             return outcome
-        values[name] = outcome.value if isinstance(outcome.value, str) else _text(outcome.value)
+        values[name] = text = outcome.value if isinstance(outcome.value, str) else _text(outcome.value)
+        if len(text) > _LONGEST_VARIABLE:
+            message = f"environment variable {name} would have {len(text):,} characters"
+            return user_failure(message, inner.address, hint=f"the limit is {_LONGEST_VARIABLE:,}; pass it in `args`")
     return values
 
 
@@ -123,7 +130,7 @@ def _root(work: Work, root: str, place: Place) -> JSON:
             failure = _error(work, place)
             return failure_document(failure) if failure else None
         case "iter":
-            return _iteration(work, place.scope)
+            return _iteration(work, place.scope if place.around is None else place.around)
         case "vars":
             own = place.step.vars if place.step else {}
             return {**work.graph.workflow.vars, **own}
@@ -157,7 +164,7 @@ def _results(work: Work, step: tuple[str, ...], scope: Scope) -> dict[str, JSON]
 
 def _previous_result(work: Work, place: Place) -> JSON:
     """Give what the step before made; outside a list (an output, a loop's condition), what its last step did."""
-    scope, step = place.scope, place.step
+    scope, step = place.scope, None if place.around is not None else place.step
     while step is not None:
         steps = work.graph.block(scope).steps
         position = steps.index(step)

@@ -6,6 +6,7 @@ of their own; so infrastructure never eats the user's tries.
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 from flexcore.engine import begin, controls
 from flexcore.engine.work import (
@@ -23,6 +24,7 @@ from flexcore.engine.work import (
 from flexcore.model import changes as c
 from flexcore.model.execution import StepState
 from flexcore.model.failure import INFRASTRUCTURE, ErrorClass, Failure
+from flexcore.model.graph import scope_of
 from flexcore.model.lifecycle import ExecutionStatus, StepStatus
 from flexcore.model.values import Payload
 from flexcore.model.workflow import RetryPolicy, Task
@@ -30,6 +32,7 @@ from flexcore.model.workflow import RetryPolicy, Task
 _NEVER_AGAIN = frozenset({ErrorClass.INPUT, ErrorClass.CANCELLED})
 _FIRST_PAUSE = timedelta(milliseconds=200)
 _LONGEST_PAUSE = timedelta(minutes=1)
+_LONGEST_ASKED = timedelta(hours=1)
 
 _Reported = AttemptSubmitted | AttemptFinished | AttemptUnavailable | AttemptEnded
 
@@ -134,7 +137,9 @@ def _pause(work: Work, state: StepState, policy: RetryPolicy, failure: Failure, 
         pause *= 1 + policy.jitter * (2 * work.chance(state.path) - 1)
     else:
         pause = backoff(_FIRST_PAUSE, 4, _LONGEST_PAUSE, tries)
-    return max(pause, timedelta(seconds=failure.retry_after or 0))
+    asked = failure.retry_after if failure.retry_after and failure.retry_after > 0 else 0
+    longest = max(policy.max_delay, _LONGEST_ASKED).total_seconds()  # whatever a server asks for
+    return max(pause, timedelta(seconds=min(asked, longest)))
 
 
 def backoff(first: timedelta, factor: float, longest: timedelta, tries: int) -> timedelta:
@@ -166,6 +171,8 @@ def due(work: Work, state: StepState) -> None:
         work.emit(c.StepSucceeded(path=state.path, kind=state.kind))
     elif state.in_flight:
         work.actions.append(EndAttempt(state.path) if state.ending else StartAttempt(state.path))
+    elif state.attempt == 0:
+        work.attempt(partial(begin.begin_again, work, scope_of(state.path), step))
     elif isinstance(step.action, Task):
         begin.dispatch(work, step, step.action, state)
 
@@ -185,7 +192,7 @@ def child_accepted(work: Work, event: ChildAccepted) -> None:
 def child_finished(work: Work, event: ChildFinished) -> None:
     """Take over what a child came to."""
     state = work.step(event.path)
-    if state is None or state.status.is_terminal or state.child != event.child:
+    if state is None or state.status.is_terminal or state.child != event.child or not event.status.is_terminal:
         return
     step = work.graph.step(event.path)
     if event.status is ExecutionStatus.SUCCEEDED:

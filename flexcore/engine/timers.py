@@ -20,11 +20,11 @@ class Timers:
         self._now = now
         self._post = post
 
-    def rearm(self, live: Live, step: StepState) -> None:
-        """Set a step's alarm by its state."""
+    def rearm(self, live: Live, step: StepState, *, earliest: datetime | None = None) -> None:
+        """Set a step's alarm by its state, but not before `earliest`."""
         times = (step.due_at, step.expires_at if step.ending is None else None)
         due = None if step.status.is_terminal else min((time for time in times if time is not None), default=None)
-        self.arm(live, step.path, due)
+        self.arm(live, step.path, max(due, earliest) if due is not None and earliest is not None else due)
 
     def arm(self, live: Live, path: StepPath | None, due: datetime | None) -> None:
         """Set or clear an alarm; `path` None is the execution's own."""
@@ -41,3 +41,6 @@ class Timers:
             return
         live.timers.pop(path, None)
         self._post(live, TimerFired(path))
+        step = live.state.steps.get(path) if path is not None else None
+        if step is not None and step.expires_at is not None and step.expires_at > due and step.ending is None:
+            self.arm(live, path, step.expires_at)  # one alarm a step: the later one of two times is still to come

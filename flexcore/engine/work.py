@@ -211,11 +211,12 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What must be known before it can be decided. Give it in `env` and ask again.
+    """What must be known before it can be decided. Put it into `env` and go on with `resume`, or ask again.
 
     One of the `values` may have come about in this very decision: `artifacts` are to be stored before they are read.
     """
 
+    work: "Work" = field(compare=False)
     queries: tuple[tuple[str, Query], ...] = ()  # address, query
     values: tuple[Ref, ...] = ()
     artifacts: tuple[bytes, ...] = ()
@@ -228,6 +229,7 @@ class Work:
     __slots__ = (
         "actions",
         "artifacts",
+        "blocked",
         "cache_keys",
         "changes",
         "draft",
@@ -251,6 +253,28 @@ class Work:
         self.queries: list[tuple[str, Query]] = []
         self.values: list[Ref] = []
         self.cache_keys: list[str] = []
+        self.blocked: list[Callable[[], None]] = []
+
+    @property
+    def asked(self) -> int:
+        """How many things have been asked for."""
+        return len(self.queries) + len(self.values) + len(self.cache_keys)
+
+    def attempt(self, action: Callable[[], None]) -> None:
+        """Do something that may have to ask first; then it is done again once the answers are there.
+
+        What asks emits nothing, so doing it again repeats nothing. Of nested attempts the innermost is repeated.
+        """
+        asked, blocked = self.asked, len(self.blocked)
+        action()
+        if self.asked > asked and len(self.blocked) == blocked:
+            self.blocked.append(action)
+
+    def unblock(self) -> list[Callable[[], None]]:
+        """Give what waited for answers, which are in `env` now."""
+        blocked, self.blocked = self.blocked, []
+        self.queries, self.values, self.cache_keys = [], [], []
+        return blocked
 
     def emit(self, change: Change) -> None:
         """Make a change true, and note what it sets off."""
@@ -285,8 +309,9 @@ class Work:
 
     def conclude(self) -> Decision | Needs:
         """Give the decision, or what is missing for it."""
-        if self.queries or self.values or self.cache_keys:
+        if self.asked:
             return Needs(
+                work=self,
                 queries=tuple(self.queries),
                 values=tuple(self.values),
                 artifacts=tuple(self.artifacts) if self.values else (),

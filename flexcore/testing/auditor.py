@@ -118,7 +118,7 @@ def target_problems(project: Path, target: Path) -> Iterator[str]:
 
 
 def meltano_problems(project: Path, attempts: int) -> Iterator[str]:
-    """Say whether Meltano's own table of runs shows more, fewer or other runs than the attempts that were dispatched."""
+    """Say whether Meltano's own table shows more, fewer or other runs than the attempts that were dispatched."""
     database = project / ".meltano" / "meltano.db"
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as connection:
         runs = connection.execute("SELECT run_id, state FROM runs").fetchall()
@@ -198,7 +198,7 @@ def _names(process: Path, name: bytes) -> bool:
     try:
         if (process / "stat").read_bytes().rpartition(b") ")[2][:1] in (b"Z", b"X"):
             return False
-        at = os.readlink(process / "cwd").encode()
+        at = bytes((process / "cwd").readlink())
     except OSError:
         return False
     return at == name or at.startswith(name + b"/") or name in _read(process / "environ") + _read(process / "cmdline")
