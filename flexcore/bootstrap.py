@@ -31,7 +31,10 @@ from flexcore.engine.loop import Engine, EngineParts
 from flexcore.engine.services.commands import CommandService
 from flexcore.engine.services.rescue import RescueService
 from flexcore.engine.services.runner import Service, run_services
+from flexcore.engine.services.sweep import SweepService
 from flexcore.engine.work import Limits
+from flexcore.model.execution import ExecutionState
+from flexcore.model.ids import ExecutionId
 from flexcore.monitor.hub import Hub
 from flexcore.runtime import registry as runtimes
 from flexcore.runtime.plugin import RuntimeContext
@@ -147,6 +150,7 @@ def _assembled(
     engine = _engine(settings, store, registry, pool, hub, planner, definitions)
     commands = CommandService(engine, store.journal)
     rescue = RescueService(engine, store.journal, store.ownership, definitions, commands, planner.ready)
+    sweep = _sweep(store, registry)
     control_plane = ControlPlane(
         catalog=store.catalog,
         definitions=definitions,
@@ -174,13 +178,21 @@ def _assembled(
         commands=store.commands,
         command_service=commands,
         rescue=rescue,
+        sweep=sweep,
         now=now,
     )
     services: list[Service] = [commands, RefreshService(planner)]
     if serve_others:
-        services.append(rescue)
+        services += [rescue, sweep]
     found = Installation(control_plane=control_plane, engine=engine, store=store, registry=registry)
     return found, services
+
+
+def _sweep(store: Store, registry: runtimes.Registry) -> SweepService:
+    async def state_of(id: ExecutionId) -> ExecutionState:
+        return (await store.reader.execution(id)).state
+
+    return SweepService(registry, state_of, store.installation)
 
 
 def _planner(settings: Settings, registry: runtimes.Registry) -> Planner:

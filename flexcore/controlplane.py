@@ -12,6 +12,7 @@ from flexcore.control.reading import ExecutionReading
 from flexcore.control.runtimes import RuntimesView
 from flexcore.engine.services.commands import CommandService
 from flexcore.engine.services.rescue import RescueService
+from flexcore.engine.services.sweep import SweepService
 from flexcore.model.errors import Diagnostic
 from flexcore.model.ids import ExecutionId
 from flexcore.model.requests import (
@@ -43,6 +44,7 @@ class ControlPlane:
     commands: Commands
     command_service: CommandService
     rescue: RescueService
+    sweep: SweepService
     now: Callable[[], datetime]
 
     # --- definitions
@@ -131,7 +133,9 @@ class ControlPlane:
         return await self.launcher.retry((await self.reading.view(id)).state, from_step)
 
     async def resume(self) -> Sequence[ExecutionId]:
-        return await self.rescue.run_once()
+        rescued = await self.rescue.run_once()
+        await self.sweep.run_once()  # what the dead left outside may hold secrets
+        return rescued
 
     async def explain(self, id: ExecutionId, path: str) -> Document:
         return await self.reading.explain(id, path)

@@ -111,7 +111,7 @@ class MeltanoRuntime:
         )
 
     async def cleanup(self, scope: CleanupScope) -> CleanupReport:
-        """End a run with its tap and target; remove what an execution left; list what runs."""
+        """End a run with its tap and target; remove what an execution left; list what is there."""
         match scope:
             case AttemptScope():
                 return await self._end(scope)
@@ -223,19 +223,16 @@ class MeltanoRuntime:
         return _report(ended)
 
     def _survey(self, scope: Survey) -> CleanupReport:
+        """List what runs and what a finished run left: its output stays until somebody removes it."""
         if scope.installation != self._context.installation:
             return CleanupReport()
-        live = {
-            name: found
-            for name, found in shim.survey(self._attempts).items()
-            if found.state in (State.RUNNING, State.STARTING)
-        }
+        there = {name: found for name, found in shim.survey(self._attempts).items() if found.state is not State.ABSENT}
         attempts = {
             name: attempt
-            for name, found in live.items()
+            for name, found in there.items()
             if found.record is not None and (attempt := attempt_of(found.record.notes)) is not None
         }
-        return CleanupReport(pending=frozenset(live), attempts=attempts)
+        return CleanupReport(pending=frozenset(there), attempts=attempts)
 
 
 def _validated(request: ExecutionRequest) -> Parameters:

@@ -222,7 +222,7 @@ async def test_a_detached_run_goes_on_is_listed_and_is_adopted_with_its_totals(s
 
     events, result = await run(site.runtime(), again)
 
-    assert listed.attempts == {handle_in(seen).name: request.id}
+    assert listed.attempts[handle_in(seen).name] == request.id
     assert events[0] == Submitted(handle_in(seen), adopted=True, prepares=True)
     chunks = [event for event in events if isinstance(event, LogChunk) and event.stream is LogStream.STDERR]
     assert chunks[0].offset == offset
@@ -238,14 +238,17 @@ async def test_a_finished_run_gives_the_same_result_again_until_it_is_removed(
     events, result = await run(runtime, request)
 
     again, same = await run(runtime, request)
+    listed = await runtime.cleanup(Survey("ins_test"))
     removed = await runtime.cleanup(ExecutionScope(execution=request.id.execution, grace=GRACE))
     gone = await result_of(runtime, replace(request, handle=handle_in(events)))
 
     assert again[0] == Submitted(handle_in(events), adopted=True, prepares=True)
     assert same == result
+    assert listed.attempts[handle_in(events).name] == request.id
     assert removed.gone == {handle_in(events).name}
     assert isinstance(gone.outcome, Failed)
     assert gone.outcome.failure.error_class is ErrorClass.LOST
+    assert handle_in(events).name not in (await runtime.cleanup(Survey("ins_test"))).pending
     assert (await runtime.cleanup(Survey("ins_other"))).pending == frozenset()
 
 

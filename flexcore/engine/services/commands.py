@@ -22,15 +22,16 @@ class CommandService:
         """Look once, if the store has changed since; give how many commands were posted."""
         if self._looked and not await self.journal.changed():
             return 0
-        self._looked = True
         return await self.deliver()
 
     async def deliver(self) -> int:
         """Look in any case: after taking over executions, their commands may be as old as one likes."""
+        self._looked = False  # if the store fails now, the next round must not wait for another change
         waiting = await self.journal.commands()
         fresh = [each for each in waiting if each.id not in self._posted]
         posted = [each.id for each in fresh if self._post(each)]
         self._posted = frozenset(each.id for each in waiting) & (self._posted | set(posted))
+        self._looked = True
         return len(posted)
 
     def _post(self, command: Command) -> bool:
