@@ -257,7 +257,7 @@ async def verify(settings: Settings) -> list[Fault]:
     """Prove, offline, that every execution's state is the fold of its history, and look for damage."""
     store = _open_store(settings)
     try:
-        _, found = await verify_executions(store.reader)
+        _, found = await verify_executions(store.reader, store.artifacts)
         return [*await store.integrity(), *found]
     finally:
         store.close()

@@ -5,23 +5,21 @@ as the files it names are still the same there; otherwise in a copy unpacked fro
 nobody's folder, and what is run by hand behaves as by hand.
 """
 
-import asyncio
-import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from tempfile import mkdtemp
 
 from flexcore.analyzer.rules import rule_choice
+from flexcore.control.places import Places
 from flexcore.engine.ports import Loaded
 from flexcore.language.native import check, parse, version_of
 from flexcore.model.errors import Diagnostic, InvalidDefinition, LimitExceeded
 from flexcore.model.graph import Graph, build
-from flexcore.model.requests import Bundle
+from flexcore.model.requests import Bundle, check_bundle_path
 from flexcore.model.template import Literal, MapTemplate
-from flexcore.model.values import JSON, Ref, digest
+from flexcore.model.values import JSON, digest
 from flexcore.model.workflow import StepKind, Task, Workflow
 from flexcore.runtime.plugin import ArtifactStore
 from flexcore.store.read import Catalog, Definition
@@ -31,9 +29,25 @@ _REMEMBERED = 256
 Schemas = Callable[[], Mapping[StepKind, Mapping[str, JSON]]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A version that was read once. It never changes, but where it can run does."""
+
+    definition: Definition
+    graph: Graph
+    projects: frozenset[str]
+
+
 @dataclass(slots=True)
 class Definitions:
-    """The library of one installation."""
+    """The library of one installation.
+
+    What is guaranteed: whenever an execution begins, is resumed or is retried, the files that its version names have
+    exactly the content that was deployed, in the author's folder or else in the store's own copy; only what lies in
+    a `project` changes as it runs. A version that came from elsewhere has only that copy, which nobody edits. An
+    execution that has begun in its author's folder stays there: each of its steps uses the files as they are when the
+    step starts, so whoever edits them meanwhile changes the steps that are still to come.
+    """
 
     catalog: Catalog
     artifacts: ArtifactStore
@@ -41,17 +55,23 @@ class Definitions:
     now: Callable[[], datetime]
     schemas: Schemas
     most_bytes: int = 50_000_000
-    _loaded: "OrderedDict[tuple[str, str, str], Loaded]" = field(default_factory=OrderedDict)
+    _known: "OrderedDict[tuple[str, str, str], _Known]" = field(default_factory=OrderedDict)
+    _places: Places = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._places = Places(self.artifacts, self.folder)
 
     def check(self, bundle: Bundle) -> Sequence[Diagnostic]:
         """Find everything wrong with a workflow."""
         return self._checked(bundle)[1]
 
     async def deploy(self, bundle: Bundle, workspace: str, stored_as: str | None = None) -> tuple[Definition, bool]:
-        """Store a version, and say whether it is new. Raises InvalidDefinition, LimitExceeded.
+        """Store a version, and say whether it is new. Raises InvalidRequest, InvalidDefinition, LimitExceeded.
 
         `stored_as` is a name other than the document's own, for what must not show among the users' workflows.
         """
+        for name in (bundle.file_name, *bundle.files):
+            check_bundle_path(name)
         workflow, problems = self._checked(bundle)
         if workflow is None or problems:
             raise InvalidDefinition(problems)
@@ -66,32 +86,39 @@ class Definitions:
         files = {name: digest(data) for name, data in bundle.files.items()}
         definition = self._definition(workflow, bundle, files, workspace)
         definition = replace(definition, name=stored_as or definition.name)
-        known = await self._version(definition)
-        if known is None:
+        stored = await self._version(definition)
+        if stored is None:
             for data in bundle.files.values():
                 await self.artifacts.put(data, format="file")
         await self.catalog.put(definition)
-        # The author's folder is looked at again: its files may have changed back.
-        self._loaded.pop((workspace, definition.name, definition.version), None)
-        return definition, known is None
+        # The same content may now have another author's folder.
+        self._known.pop((workspace, definition.name, definition.version), None)
+        return definition, stored is None
 
     async def load(self, workspace: str, name: str, version: str) -> Loaded:
-        """Give a version ready to run. Raises NotFound."""
-        key = (workspace, name, version)
-        if key in self._loaded:
-            self._loaded.move_to_end(key)
-            return self._loaded[key]
-        definition = await self.catalog.get(workspace, name, version)
-        workflow = parse(definition.text, definition.file_name)
-        loaded = Loaded(graph=build(workflow), folder=await self._place(definition, workflow))
-        self._loaded[key] = loaded
-        if len(self._loaded) > _REMEMBERED:
-            self._loaded.popitem(last=False)
-        return loaded
+        """Give a version ready to run, in a folder whose files are those of the version now. Raises NotFound."""
+        known = await self._read(workspace, name, version)
+        return Loaded(graph=known.graph, folder=await self._places.find(known.definition, known.projects))
+
+    async def graph(self, workspace: str, name: str, version: str) -> Graph:
+        """Give a version to be looked at, without a folder to run in. Raises NotFound."""
+        return (await self._read(workspace, name, version)).graph
 
     async def newest(self, workspace: str, name: str) -> str:
         """Give the newest version of a name. Raises NotFound."""
         return (await self.catalog.get(workspace, name)).version
+
+    async def _read(self, workspace: str, name: str, version: str) -> _Known:
+        key = (workspace, name, version)
+        if (known := self._known.get(key)) is None:
+            definition = await self.catalog.get(workspace, name, version)
+            graph = build(parse(definition.text, definition.file_name))
+            known = self._known[key] = _Known(definition, graph, frozenset(_projects(graph)))
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(key)
+        return known
 
     def _checked(self, bundle: Bundle) -> tuple[Workflow | None, Sequence[Diagnostic]]:
         names = set(bundle.files)
@@ -126,49 +153,6 @@ class Definitions:
         if definition.name not in names:
             return ()
         return await self.catalog.versions(definition.workspace, definition.name)
-
-    async def _place(self, definition: Definition, workflow: Workflow) -> Path:
-        if definition.origin:
-            origin = Path(definition.origin)
-            projects = tuple(f"{Path(each)}/" for each in _projects(build(workflow)))
-            if await asyncio.to_thread(_still_there, origin, definition.files, projects):
-                return origin
-        return await self._unpacked(definition)
-
-    async def _unpacked(self, definition: Definition) -> Path:
-        target = self.folder / definition.version
-        if not target.exists():
-            contents = {}
-            for name, content in definition.files.items():
-                ref = Ref(uri=f"artifact:{content}", bytes=0, checksum=content)
-                contents[name] = await self.artifacts.get(ref)
-            await asyncio.to_thread(_unpack, target, contents)
-        return target
-
-
-def _unpack(target: Path, contents: Mapping[str, bytes]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(mkdtemp(dir=target.parent))
-    for name, data in contents.items():
-        (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-        (fresh / name).write_bytes(data)
-    try:
-        fresh.rename(target)
-    except OSError:  # somebody else was faster; the content is the same
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _still_there(origin: Path, files: Mapping[str, str], projects: tuple[str, ...]) -> bool:
-    """Say whether a folder still holds a version's files. Projects change as they run: being there is enough."""
-    if not origin.is_dir():
-        return False
-    for name, content in files.items():
-        path = origin / name
-        if not path.is_file():
-            return False
-        if not name.startswith(projects) and digest(path.read_bytes()) != content:
-            return False
-    return True
 
 
 def _projects(graph: Graph) -> set[str]:

@@ -42,11 +42,11 @@ class Launcher:
 
     async def start(self, request: StartRequest) -> Started:
         """Accept an execution: durable on return. The same key with the same request gives the same execution."""
-        version = request.version or await self.definitions.newest(request.workspace, request.workflow)
         key = None if request.idempotency_key is None else _key(request, request.idempotency_key)
         known = await self._known(key)
         if known is not None:
             return known
+        version = request.version or await self.definitions.newest(request.workspace, request.workflow)
         loaded = await self.definitions.load(request.workspace, request.workflow, version)
         await self.planner.ready()
         if request.runtime is not None:
@@ -78,7 +78,7 @@ class Launcher:
         header = before.header
         loaded = await self.definitions.load(header.workspace, header.workflow, header.version)
         await self.planner.ready()
-        limit: timedelta | None = loaded.graph.workflow.timeout
+        limit = _time_limit(before)
         accepted = ExecutionAccepted(
             workflow=header.workflow,
             version=header.version,
@@ -128,6 +128,14 @@ class Launcher:
         if len(data) > MOST_INPUT_BYTES:
             raise LimitExceeded("the input is too large", limit=MOST_INPUT_BYTES, actual=len(data))
         return Payload(value) if len(data) <= self.inline_bytes else Payload(ref=await self.artifacts.put(data))
+
+
+def _time_limit(before: ExecutionState) -> timedelta | None:
+    """Work out the time limit that an execution was started with: the request's own, or the workflow's."""
+    header = before.header
+    if header.expires_at is None or header.created_at is None:
+        return None
+    return header.expires_at - header.created_at
 
 
 def _key(request: StartRequest, key: str) -> IdempotencyKey:

@@ -47,9 +47,9 @@ class ExecutionReading:
         """Give the execution document."""
         view = await self.reader.execution(id)
         header = view.state.header
-        loaded = await self.definitions.load(header.workspace, header.workflow, header.version)
+        graph = await self.definitions.graph(header.workspace, header.workflow, header.version)
         values = await self._values(view.state)
-        lines = list(rows(loaded.graph, view.state))
+        lines = list(rows(graph, view.state))
         found = show.execution_document(view.state, lines, values, self.durability, self.now())
         found["owner_alive"] = view.owner_alive or header.status.is_terminal
         return found
@@ -84,40 +84,37 @@ class ExecutionReading:
     async def watch(self, id: ExecutionId, after: int) -> AsyncGenerator[WatchEvent, None]:
         """Follow an execution until its end: history from the store without gaps, the rest as it is heard."""
         with self.hub.watch(id) as queue:
-            seen = after
+            state = (await self.reader.execution(id)).state
+            seen = min(after, state.seq)  # whoever counts on more than there is would never hear of the end
+            ended = state.header.status.is_terminal
             while True:
                 page = await self.reader.history(id, seen)
-                if page.items and _is_end(page.items[-1]):
+                if any(_is_end(each) for each in page.items):
+                    ended = True
                     # Several commits may pass between two looks; what was written meanwhile is told before the end.
                     for event in _waiting(queue):
                         yield event
                 for entry in page.items:
                     seen = entry.seq
                     yield WatchEvent(kind="history", at=entry.at, seq=entry.seq, body=show.history_document(entry))
-                if page.items and _is_end(page.items[-1]):
+                if page.next is not None:
+                    continue
+                if ended:
                     return
-                if not page.items and await self._has_ended(id):
-                    return
-                if page.next is None:
-                    async for event in self._heard(queue):
-                        yield event
+                async for event in self._heard(queue):
+                    yield event
 
     async def _heard(self, queue: Queue) -> AsyncGenerator[WatchEvent, None]:
-        """Pass on what is heard until the history has grown, here or in another process."""
+        """Pass on what is heard until it is time to look at the history: it has grown here, or may have elsewhere."""
         while True:
             try:
                 async with asyncio.timeout(_LOOK_AGAIN_SECONDS):
                     event = await queue.get()
             except TimeoutError:
-                if await self.reader.changed():
-                    return
-                continue
+                return
             if event is None:
                 return
             yield event
-
-    async def _has_ended(self, id: ExecutionId) -> bool:
-        return (await self.reader.execution(id)).state.header.status.is_terminal
 
     async def logs(self, id: ExecutionId, path: str | None, cursor: str | None) -> LogPage:
         """Read output. Without a path, of every step that has some, one after the other."""

@@ -7,15 +7,18 @@ Documents are plain JSON mappings in the shape that the outer contract fixes (`d
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import PurePosixPath
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from flexcore.model.errors import Diagnostic
+from flexcore.model.errors import Diagnostic, InvalidRequest
 from flexcore.model.ids import ExecutionId
 from flexcore.model.lifecycle import ExecutionStatus
 from flexcore.model.values import JSON
 
 Item = TypeVar("Item")
 Document: TypeAlias = dict[str, Any]
+
+_LONGEST_PATH = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,19 @@ class Bundle:
     file_name: str = "workflow.yaml"
     files: Mapping[str, bytes] = field(default_factory=dict)
     origin: str = ""
+
+
+def check_bundle_path(path: str) -> None:
+    """Refuse a name that is no plain path below the workflow's folder, before anybody makes a path of it.
+
+    Raises InvalidRequest.
+    """
+    parts = PurePosixPath(path).parts
+    # Compared with its parts, so that "a//b", "./a" and "a/" are refused too: one file has one name.
+    relative = bool(parts) and "/".join(parts) == path and ".." not in parts and ":" not in parts[0]
+    if not relative or len(path) > _LONGEST_PATH or "\\" in path or not path.isprintable():
+        hint = "paths are relative to the workflow file, with forward slashes, and stay below it"
+        raise InvalidRequest(f"not a path inside a bundle: {path[:_LONGEST_PATH]!r}", hint=hint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

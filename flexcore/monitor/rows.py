@@ -1,43 +1,55 @@
 """Which lines an execution's document has, in the workflow's own order: each step that was reached or can be."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 from flexcore.model.execution import ExecutionState
-from flexcore.model.graph import EACH, Graph, child_scope, lists_of
-from flexcore.model.ids import ON_FAILURE, ROOT, Scope, indexed, step_path
+from flexcore.model.graph import EACH, Graph, child_scope, lists_of, scope_of, split_scope
+from flexcore.model.ids import ON_FAILURE, ROOT, Scope, StepPath, indexed, step_path
 from flexcore.model.workflow import Step, type_name
 from flexcore.monitor.document import Row
+
+Inside: TypeAlias = Mapping[StepPath, set[str]]  # by control step: the keys of its lists that something is known of
 
 
 def rows(graph: Graph, state: ExecutionState) -> Iterator[Row]:
     """Walk the steps in the order written; those inside a control step follow it, iteration by iteration."""
-    yield from _scope(graph, state, ROOT)
+    inside = _inside(state)
+    yield from _scope(graph, state, ROOT, inside)
     if ON_FAILURE in state.scopes:
-        yield from _scope(graph, state, ON_FAILURE)
+        yield from _scope(graph, state, ON_FAILURE, inside)
 
 
-def _scope(graph: Graph, state: ExecutionState, scope: Scope) -> Iterator[Row]:
+def _scope(graph: Graph, state: ExecutionState, scope: Scope, inside: Inside) -> Iterator[Row]:
     block = graph.block(scope)
+    # A list that was taken over with its control step has no scope: nothing more will happen in it.
+    is_open = not state.header.status.is_terminal and (scope == ROOT or scope in state.scopes)
     for step in block.steps:
         path = step_path(scope, step.id)
         known = state.steps.get(path)
-        if known is None and state.header.status.is_terminal:
+        if known is None and not is_open:
             continue
         needs = ", ".join(f"'{each}'" for each in block.needs[step.id])
         yield Row(
             path=path, id=step.id, kind=type_name(step), state=known, waiting_for=f"step {needs}" if needs else ""
         )
-        for inner in _inner(step, path, state):
-            yield from _scope(graph, state, inner)
+        for inner in _inner(step, path, inside.get(path, set())):
+            yield from _scope(graph, state, inner, inside)
 
 
-def _inner(step: Step, path: str, state: ExecutionState) -> Iterator[Scope]:
+def _inner(step: Step, path: StepPath, keys: set[str]) -> Iterator[Scope]:
     for key, _ in lists_of(step):
-        if key != EACH:
-            if (scope := child_scope(step_path(ROOT, path), key)) in state.scopes:
-                yield scope
-            continue
-        index = 0
-        while (scope := indexed(step_path(ROOT, path), index)) in state.scopes:
-            yield scope
-            index += 1
+        if key == EACH:
+            yield from (indexed(path, index) for index in sorted(map(int, keys)))
+        elif key in keys:
+            yield child_scope(path, key)
+
+
+def _inside(state: ExecutionState) -> Inside:
+    """Find every list that has a scope, or a step that was taken over without one."""
+    found: defaultdict[StepPath, set[str]] = defaultdict(set)
+    for scope in {*state.scopes, *map(scope_of, state.steps)} - {ROOT, ON_FAILURE}:
+        owner, key = split_scope(scope)
+        found[owner].add(key)
+    return found

@@ -102,6 +102,10 @@ class Reader(Protocol):
         """Give the execution and the fingerprint that an idempotency key stands for."""
         ...
 
+    async def ids(self, after: str = "", limit: int = 1000) -> Page[ExecutionId]:
+        """Give the executions of all workspaces, oldest first, with an id above `after`, which is a page's `next`."""
+        ...
+
     async def changed(self) -> bool:
         """Say, cheaply, whether anybody has committed anything since the last call on this reader."""
         ...

@@ -77,6 +77,13 @@ class SqliteReader:
         row = await self._reader.run(lambda connection: connection.execute(self._sql["started_with"], asked).fetchone())
         return None if row is None else (ExecutionId(row[0]), str(row[1]))
 
+    async def ids(self, after: str = "", limit: int = 1000) -> Page[ExecutionId]:
+        """Give the executions of all workspaces, oldest first, with an id above `after`, which is a page's `next`."""
+        asked = {"after": after, "limit": limit + 1}
+        rows = await self._reader.run(lambda connection: connection.execute(self._sql["list_ids"], asked).fetchall())
+        found = tuple(ExecutionId(id) for (id,) in rows[:limit])
+        return Page(found, found[-1] if len(rows) > limit and found else None)
+
     async def changed(self) -> bool:
         """Say whether anybody, this process included, has committed anything since the last call; at first, yes."""
         query = self._sql["reader_data_version"]

@@ -53,6 +53,10 @@ WHERE workspace = :workspace AND finished_at IS NULL
     AND (created_at, id) < (:before, :before_id) AND created_at >= :since
 ORDER BY created_at DESC, id DESC LIMIT :limit;
 
+-- name: list_ids :rows
+-- Everything there is, in every workspace; the cursor is the last id.
+SELECT id FROM executions WHERE id > :after ORDER BY id LIMIT :limit;
+
 -- name: started_with :one
 -- What an idempotency key stands for.
 SELECT execution, fingerprint FROM start_keys
