@@ -18,7 +18,7 @@ steps:
   - id: work
     type: bash
     with:
-      script: '{EFFECT}; echo begun; while [ ! -e go ]; do sleep 0.05; done'
+      script: '{EFFECT}; echo begun; while [ ! -e "$MARKED/go" ]; do sleep 0.05; done'
       args: ["${{{{ input.folder }}}}/effects"]
       env: {{MARKED: "${{{{ input.folder }}}}"}}
   - {{id: after, type: transform, with: {{value: done}}}}
