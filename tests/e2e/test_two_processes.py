@@ -1,7 +1,11 @@
 """Several processes on one store: no work is done twice, and what one asks for reaches the one that owns it."""
 
+import os
 import re
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -37,14 +41,15 @@ steps:
 
 
 @pytest.fixture
-def site(tmp_path: Path):
+def site(tmp_path: Path) -> Iterator[Site]:
     folder = tmp_path / "site"
     folder.mkdir()
     (folder / "waiting.yaml").write_text(WAITING)
     (folder / "many.yaml").write_text(MANY)
     yield Site(folder)
     for pid in auditor.processes_of(folder):  # only what this very test has started can name its folder
-        Path(f"/proc/{pid}").exists() and __import__("os").kill(pid, 9)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def execute(site: Site, workflow: str, *more: str) -> Running:
@@ -157,7 +162,7 @@ def test_a_cancel_of_a_dead_owners_execution_ends_the_work_that_goes_on(site: Si
 def test_a_cancel_sent_before_the_owner_died_is_not_forgotten_by_the_next_one(site: Site) -> None:
     owner = execute(site, "waiting")
     (execution,) = begun(site)
-    owner.process.send_signal(19)  # stopped, not dead: it holds its lock and hears nothing
+    owner.process.send_signal(signal.SIGSTOP)  # stopped, not dead: it holds its lock and hears nothing
 
     sent = site.run("workflow", "cancel", execution, "--no-wait")
     owner.kill(group=True)
