@@ -10,11 +10,12 @@ from flexcore.engine.fold import Draft, apply
 from flexcore.engine.work import Decision
 from flexcore.model import changes as c
 from flexcore.model.changes import Change, HistoryEntry
-from flexcore.model.errors import Ambiguous, IllegalTransition, StoreUnavailable
+from flexcore.model.errors import Ambiguous, FlexCoreError, IllegalTransition, InternalError, StoreUnavailable
 from flexcore.model.execution import ExecutionState
-from flexcore.model.failure import Failure
+from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.graph import Graph
 from flexcore.model.ids import Scope, StepPath
+from flexcore.model.values import Ref
 from flexcore.runtime.plugin import ArtifactStore
 from flexcore.store.write import CacheEntry, ChangeSet, IdempotencyKey, Journal
 
@@ -80,6 +81,21 @@ async def store_surely(artifacts: ArtifactStore, contents: Sequence[bytes], *, m
                 await asyncio.sleep(_PAUSE_SECONDS)
 
 
+async def read_surely(artifacts: ArtifactStore, ref: Ref) -> bytes:
+    """Read what a decision needs; a store that cannot be read now is asked again until it can.
+
+    Raises InternalError for what is lost or damaged: no decision can be made without it.
+    """
+    while True:
+        try:
+            return await artifacts.get(ref)
+        except StoreUnavailable as error:
+            _log.error("artifacts.unavailable", reason=error.message)
+            await asyncio.sleep(_PAUSE_SECONDS)
+        except FlexCoreError as error:
+            raise InternalError(f"a value that is needed is lost: {error.message}", hint=error.hint) from error
+
+
 async def commit_surely(journal: Journal, changes: ChangeSet) -> None:
     """Commit; a store that cannot write now is asked again until it can.
 
@@ -102,9 +118,22 @@ async def commit_surely(journal: Journal, changes: ChangeSet) -> None:
             await asyncio.sleep(_PAUSE_SECONDS)
 
 
+def broken(error: Exception) -> Failure:
+    """Say why deciding is over. Messages of foreign errors may hold values of the user's, and stay in the log."""
+    message, hint = f"FlexCore broke while deciding: {type(error).__name__}", ""
+    if isinstance(error, InternalError):
+        message, hint = error.message, error.hint
+    return Failure(
+        message=message,
+        error_class=ErrorClass.INTERNAL,
+        name=type(error).__name__,
+        hint=hint or "this is a bug of FlexCore; its log has the traceback. Other executions go on",
+    )
+
+
 def failing(state: ExecutionState, failure: Failure, now: datetime) -> Decision:
     """Decide, without `decide`, that an execution has failed: for when deciding itself is what broke."""
-    reason = "FlexCore broke while it decided about this execution"
+    reason = f"nothing more can be decided about this execution: {failure.message}"
     open_steps = [step for step in state.steps.values() if not step.status.is_terminal]
     changes: list[Change] = [c.StepCancelled(path=step.path, kind=step.kind, reason=reason) for step in open_steps]
     changes.append(c.ExecutionFailed(failure=failure))

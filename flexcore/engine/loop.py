@@ -19,7 +19,7 @@ from flexcore.engine.attempts import Driver
 from flexcore.engine.decide import decide, resume
 from flexcore.engine.faultpoints import FaultPoint, pass_by
 from flexcore.engine.fold import empty, fold
-from flexcore.engine.journal import change_set, commit_surely, failing, store_surely
+from flexcore.engine.journal import broken, change_set, commit_surely, failing, read_surely, store_surely
 from flexcore.engine.live import Heard, Live
 from flexcore.engine.ports import Clock, Definitions, Evaluator, Loaded, Observer
 from flexcore.engine.render import Answer
@@ -46,7 +46,6 @@ from flexcore.model.errors import (
     NotFound,
 )
 from flexcore.model.execution import ExecutionState
-from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.ids import ExecutionId
 from flexcore.model.placement import Placement
 from flexcore.model.values import JSON, Payload
@@ -279,7 +278,7 @@ class Engine:
             answers.setdefault(address, {})[query.source] = reply
         for ref in needs.values:
             if ref.uri not in values:
-                values[ref.uri] = msgspec.json.decode(await self.parts.artifacts.get(ref))
+                values[ref.uri] = msgspec.json.decode(await read_surely(self.parts.artifacts, ref))
         for key in needs.cache_keys:
             cached[key] = await self.parts.journal.cached(key, now)
 
@@ -324,15 +323,9 @@ class Engine:
 
     async def _quarantine(self, live: Live, error: Exception) -> None:
         """End an execution that broke our own code, so that it is visible and hurts nobody else."""
-        failure = Failure(
-            message=f"FlexCore broke while deciding: {type(error).__name__}",
-            error_class=ErrorClass.INTERNAL,
-            name=type(error).__name__,
-            hint="this is a bug of FlexCore; its log has the traceback. Other executions go on",
-        )
         before = live.state
         try:
-            await self._commit(live, [failing(before, failure, self.parts.now())])
+            await self._commit(live, [failing(before, broken(error), self.parts.now())])
         except FlexCoreError:
             _log.exception("execution.quarantine_failed", execution=live.id)
             self._end(live)
