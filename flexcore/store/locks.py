@@ -85,7 +85,11 @@ def exclusive(path: Path, timeout_s: float) -> Iterator[None]:
 
 def _hold(path: Path) -> int:
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            hint = "check that the store's folder can be written, and that its disk has space"
+            raise StoreUnavailable(f"the lock {path} cannot be made: {error}", hint=hint) from error
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         # Somebody may have removed the file, taking it for a dead one's, between the two lines above.
         if _is_file(path, descriptor):

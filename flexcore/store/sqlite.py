@@ -10,7 +10,8 @@ Several processes may have the same store open. The folder is for its owner's ey
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 from flexcore.model.errors import InvalidSettings, StoreUnavailable
 from flexcore.model.ids import new_id
 from flexcore.store.artifacts import LocalArtifacts, sync_folder
-from flexcore.store.database import Lane, SqliteOptions, connect, durability
+from flexcore.store.database import Lane, SqliteOptions, connect, durability, foreign
 from flexcore.store.locks import exclusive
 from flexcore.store.logs import LogLimits, LogStore
 from flexcore.store.queries import Queries, load
@@ -99,23 +100,36 @@ def open_store(
     """
     parts = parts or Parts()
     folder = folder.absolute()
-    try:
-        for each in (folder, folder / "locks", folder / "logs", folder / "artifacts"):
-            each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise StoreUnavailable(f"the store's folder {folder} cannot be made: {error}") from error
     sql = parts.sql or load("sqlite")
     boot_s = parts.options.busy_timeout / timedelta(seconds=1)
-    with exclusive(folder / "locks" / "boot.lock", boot_s):
-        writing = connect(folder / file_name, parts.options)
-        try:
-            store = _put_together(folder, file_name, now, parts, sql, writing)
-            sync_folder(folder)
-        except BaseException:
-            writing.close()
-            raise
+    with _in_our_words(folder):
+        _make(folder)
+        with exclusive(folder / "locks" / "boot.lock", boot_s):
+            writing = connect(folder / file_name, parts.options)
+            try:
+                store = _put_together(folder, file_name, now, parts, sql, writing)
+                sync_folder(folder)
+            except BaseException:
+                writing.close()
+                raise
     return store
+
+
+@contextmanager
+def _in_our_words(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise foreign(error, f"{folder}: ") from error
+    except OSError as error:
+        hint = "check that the folder can be made and written, and that its disk has space"
+        raise StoreUnavailable(f"the store in {folder} cannot be opened: {error}", hint=hint) from error
+
+
+def _make(folder: Path) -> None:
+    for each in (folder, folder / "locks", folder / "logs", folder / "artifacts"):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def _put_together(
