@@ -44,6 +44,10 @@ class Command:
 
     `script`, if not empty, can be read by the command at `/dev/fd/3`. Above `max_output_bytes` per stream the output
     is left out but for its last 64 KiB. `notes` are written to the folder as they are: no secrets there.
+
+    With `prepares`, the command begins with work that is not the step's own, within `prepare_limit`: `time_limit` and
+    `memory_limit_bytes` hold from the moment on when it sends its parent SIGUSR1. What it has to say until then it
+    may write to the file `system` of the folder, which is followed like the two outputs.
     """
 
     argv: tuple[str, ...]
@@ -56,6 +60,8 @@ class Command:
     memory_limit_bytes: int | None = None
     max_output_bytes: int = 64 << 20
     notes: Mapping[str, JSON] = field(default_factory=dict)
+    prepares: bool = False
+    prepare_limit: timedelta | None = None
 
 
 class State(StrEnum):
@@ -179,7 +185,7 @@ async def follow(folder: Path, offsets: Mapping[LogStream, int]) -> AsyncGenerat
     found = await settled(folder)
     if found.record is None and found.status is None:
         raise InternalError(f"nothing was started in {folder.name}")
-    tails = [Tail(folder, stream, offsets.get(stream, 0)) for stream in (LogStream.STDOUT, LogStream.STDERR)]
+    tails = [Tail(folder, stream, offsets.get(stream, 0)) for stream in LogStream]
     ending = Ending(found.record if found.state is State.RUNNING else None)
     try:
         quiet = 0.0
@@ -222,10 +228,13 @@ async def cancel(folder: Path, grace: timedelta) -> Found:
 
 
 def survey(root: Path) -> dict[str, Found]:
-    """Read all attempts below a folder, by name."""
+    """Read all attempts below a folder, by name. Finishes removals that a crash has interrupted."""
     if not root.is_dir():
         return {}
-    return {each.name: find(each) for each in sorted(root.iterdir()) if each.is_dir() and each.suffix != _REMOVED}
+    folders = sorted(each for each in root.iterdir() if each.is_dir())
+    for half_gone in (each for each in folders if each.suffix == _REMOVED):
+        shutil.rmtree(half_gone, ignore_errors=True)
+    return {each.name: find(each) for each in folders if each.suffix != _REMOVED}
 
 
 async def remove(folder: Path) -> bool:
@@ -241,13 +250,19 @@ def _order(folder: Path, command: Command) -> bytes:
         "cwd": str(command.cwd.absolute()),
         "stdin": command.stdin,
         "script": command.script,
-        "time_limit": None if command.time_limit is None else max(0.0, command.time_limit.total_seconds()),
+        "time_limit": _seconds(command.time_limit),
+        "prepares": command.prepares,
+        "prepare_limit": _seconds(command.prepare_limit),
         "grace": command.grace.total_seconds(),
         "memory_limit": command.memory_limit_bytes,
         "max_output": command.max_output_bytes,
         "notes": msgspec.json.encode(command.notes).decode(),
     }
     return marshal.dumps(order)
+
+
+def _seconds(limit: timedelta | None) -> float | None:
+    return None if limit is None else max(0.0, limit.total_seconds())
 
 
 def _launch(folder: Path, order: bytes) -> int:
@@ -302,9 +317,19 @@ def _spawn_shim(order: int, tell: int) -> int:
 
 
 def _program() -> str:
-    """The compiled shim if there is one: Python does not cache the script it runs, and compiling takes 10 ms."""
+    """The compiled shim if there is one: Python does not cache the script it runs, and compiling takes 10 ms.
+
+    It runs a compiled file without comparing it with its source, so that is done here: size and time are in its head.
+    """
     compiled = cache_from_source(shim_main.__file__)
-    return compiled if Path(compiled).exists() else shim_main.__file__
+    try:
+        with Path(compiled).open("rb") as file:
+            head = file.read(16)
+        source = Path(shim_main.__file__).stat()
+    except OSError:
+        return shim_main.__file__
+    wanted = ((number & 0xFFFFFFFF).to_bytes(4, "little") for number in (0, int(source.st_mtime), source.st_size))
+    return compiled if head[4:] == b"".join(wanted) else shim_main.__file__
 
 
 def _read_record(folder: Path) -> Record | None:

@@ -33,6 +33,7 @@ _CHUNK = 1 << 16
 _TAIL = 1 << 16  # of what came above the cap, the last bytes are kept
 _LOOK_S = 0.1  # how often the tree's memory is looked at, when there is a limit
 _LEFTOVER_GRACE_S = 1.0  # what outlives the command is told, then ended
+_RETRY_S = (0.05, 1.0)  # between tries to write the status: at first, and at most
 _SCRIPT_FD = 3
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -75,10 +76,14 @@ def descendants(roots: "set[int]", table: "dict[int, tuple[str, int, int, int]]"
 def write_atomically(name: str, text: str, *, durable: bool) -> None:
     """Replace a file of the working folder as a whole."""
     fd = os.open(f"{name}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.write(fd, text.encode())
-    if durable:
-        os.fsync(fd)
-    os.close(fd)
+    try:
+        rest = text.encode()
+        while rest:
+            rest = rest[os.write(fd, rest) :]  # a disk that is nearly full takes a part
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
     os.rename(f"{name}.new", name)  # noqa: PTH104 (as above)
 
 
@@ -133,10 +138,11 @@ class Shim:
         self.streams = [Stream(name, order["max_output"]) for name in STREAMS]
         self.started = time.time()
         now = time.monotonic()
-        limit = order["time_limit"]
+        self.preparing: bool = order.get("prepares", False)
+        limit = order["prepare_limit"] if self.preparing else order["time_limit"]
         self.deadline: float | None = None if limit is None else now + limit
         self.kill_at: float | None = None
-        self.next_look: float | None = now if order["memory_limit"] else None
+        self.next_look: float | None = now if order["memory_limit"] and not self.preparing else None
         self.reason = ""
         self.wait_status: int | None = None
         self.childless = False
@@ -172,7 +178,7 @@ class Shim:
                     self._signalled(os.read(wake, 512))
                 elif not next(stream for stream in self.streams if stream.source == fd).pump():
                     poller.unregister(fd)
-            self._reap()
+            self.reap()
             self._advance(time.monotonic())
         for stream in self.streams:
             stream.close()
@@ -182,8 +188,18 @@ class Shim:
         return max(0, int((min(due) - time.monotonic()) * 1000) + 1) if due else 600_000
 
     def _signalled(self, signals: bytes) -> None:
+        if signal.SIGUSR1 in signals and self.preparing:
+            self._begin(time.monotonic())
         if signal.SIGTERM in signals:
             self._end("cancelled", self._cancel_grace())
+
+    def _begin(self, now: float) -> None:
+        """The command has prepared itself: what it does from now on is the step's own, and so are the limits."""
+        self.preparing = False
+        if self.kill_at is None:
+            limit = self.order["time_limit"]
+            self.deadline = None if limit is None else now + limit
+            self.next_look = now if self.order["memory_limit"] else None
 
     def _cancel_grace(self) -> float:
         try:
@@ -192,7 +208,8 @@ class Shim:
         except (OSError, ValueError):
             return float(self.order["grace"])  # somebody else sent the signal, such as a machine that shuts down
 
-    def _reap(self) -> None:
+    def reap(self) -> None:
+        """Collect what has ended: the command, and what others left to us."""
         while True:
             try:
                 pid, status, used = os.wait4(-1, os.WNOHANG)
@@ -231,7 +248,9 @@ class Shim:
         self.kill_at = at if self.kill_at is None else min(at, self.kill_at)
 
     def _signal_tree(self, number: int) -> None:
-        for pid in descendants({os.getpid()}, processes()):
+        """Parents first: whoever puts its things in order should not learn of the end by the death of a child."""
+        table = processes()
+        for pid in sorted(descendants({os.getpid()}, table), key=lambda pid: (table[pid][3], pid)):
             try:
                 os.kill(pid, number)
             except (ProcessLookupError, PermissionError):
@@ -348,6 +367,25 @@ def _write_status(shim: Shim, problem: "tuple[str, int] | None") -> None:
     write_atomically(STATUS, text, durable=True)
 
 
+def _insist_on_status(shim: Shim, problem: "tuple[str, int] | None", wake: int) -> None:
+    """Write the status, however long the disk stays full: nobody else knows how the command ended.
+
+    Meanwhile the lock is held and the attempt looks as if it ran. Only a folder that is gone ends the trying.
+    """
+    patience = _RETRY_S[0]
+    while os.stat(".").st_nlink:  # noqa: PTH116 (pathlib is too slow to import here)
+        try:
+            _write_status(shim, problem)
+            return
+        except FileNotFoundError:
+            return  # the folder was removed between the two calls
+        except OSError:
+            if select.select([wake], [], [], patience)[0]:
+                os.read(wake, 512)
+            shim.reap()
+            patience = min(patience * 2, _RETRY_S[1])
+
+
 def _tell_parent() -> None:
     try:
         os.write(1, b"1")
@@ -360,7 +398,7 @@ def _own_signals() -> int:
     wake, wake_end = _high_pipe()
     os.set_blocking(wake_end, False)
     signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: None)
     return wake
 
@@ -393,7 +431,7 @@ def main() -> int:
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
     shim.supervise(wake)
-    _write_status(shim, problem)
+    _insist_on_status(shim, problem, wake)
     return 0
 
 

@@ -143,22 +143,32 @@ class SupervisedRuntime:
                 f"runtime {self.name!r} could not be reached {self._figures.breaker_after} times in a row",
                 hint="it is left alone for a while, then tried again",
             )
-        started = self._clock()
-        outcome = "detached"
+        started, outcome = self._clock(), "detached"
         self._observer.attempt_started(self.name, request.kind)
-        events = self._kept(request)
+        events, submitted = self._runtime.execute(request), None
         try:
-            async for event in events:
-                if type(event) is Finished:
-                    outcome = _outcome(event.result)
-                yield event
-        except RuntimeUnavailable:
-            outcome = "unavailable"
-            if self._breaker.failed():
-                _log.warning("runtime.circuit_opened", runtime=self.name)
-            raise
+            try:
+                async for event in events:
+                    if type(event) is Finished:
+                        break
+                    submitted = self._kept(event, submitted)
+                    yield event
+                else:
+                    message = f"runtime {self.name!r} stopped reporting on {request.id}, its end unknown"
+                    raise RuntimeUnavailable(message)
+                self._breaker.answered()
+            except RuntimeUnavailable:
+                outcome = "unavailable"
+                if self._breaker.failed():
+                    _log.warning("runtime.circuit_opened", runtime=self.name)
+                raise
+            except Exception as error:
+                event = await self._broken(request, submitted, error)
+            finally:
+                await self._closed(events)  # before the end is told
+            outcome = _outcome(event.result)
+            yield event
         finally:
-            await events.aclose()
             self._observer.attempt_finished(self.name, request.kind, outcome, self._clock() - started)
 
     async def health(self) -> HealthStatus:
@@ -198,32 +208,16 @@ class SupervisedRuntime:
         if isinstance(self._runtime, Closing):
             await self._runtime.close()
 
-    async def _kept(self, request: ExecutionRequest) -> AsyncGenerator[ExecutionEvent, None]:
-        """Pass the adapter's events on as long as they keep the protocol; close the adapter's stream before the end."""
-        submitted: Submitted | None = None
-        events = self._runtime.execute(request)
-        try:
-            async for event in events:
-                if type(event) is Finished:
-                    break
-                if type(event) is Submitted:
-                    if submitted is not None:
-                        raise InternalError(f"runtime {self.name!r} sent Submitted twice")
-                    submitted = event
-                    self._breaker.answered()
-                elif submitted is None and type(event) is not PhaseEntered:  # it may queue before it submits
-                    raise InternalError(f"runtime {self.name!r} sent {type(event).__name__} before Submitted")
-                yield event
-            else:
-                raise RuntimeUnavailable(f"runtime {self.name!r} stopped reporting on {request.id}, its end unknown")
+    def _kept(self, event: ExecutionEvent, submitted: Submitted | None) -> Submitted | None:
+        """See that an event keeps the protocol; give the adapter's `Submitted`, once there is one."""
+        if type(event) is Submitted:
+            if submitted is not None:
+                raise InternalError(f"runtime {self.name!r} sent Submitted twice")
             self._breaker.answered()
-        except RuntimeUnavailable:
-            raise
-        except Exception as error:
-            event = await self._broken(request, submitted, error)
-        finally:
-            await self._closed(events)
-        yield event
+            return event
+        if submitted is None and type(event) is not PhaseEntered:  # it may queue before it submits
+            raise InternalError(f"runtime {self.name!r} sent {type(event).__name__} before Submitted")
+        return submitted
 
     async def _closed(self, events: AsyncGenerator[ExecutionEvent, None]) -> None:
         """Close the adapter's stream; what it does wrong now must not spoil a result that is known."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from flexcore.model.execution import Handle, Phase
@@ -23,11 +23,12 @@ from flexcore.runtime.interface import (
     Submitted,
 )
 from flexcore.runtime.plugin import RuntimeContext
-from flexcore.runtime.shim import Command, End, Found, State, Status
+from flexcore.runtime.shim import Command, End, Found, State
 from flexcore_local import outcomes
-from flexcore_local.commands import clean_environment, command_for
+from flexcore_local.commands import PREPARES, clean_environment, command_for
 from flexcore_local.config import LocalConfig
 from flexcore_local.handle import handle_of, is_same
+from flexcore_local.preparation import surroundings
 from flexcore_local.slots import Slots
 
 _READER_S = 2.0  # how long a removal waits for a reader in this process to have read the end
@@ -42,7 +43,7 @@ class ProcessAttempts:
         self.slots = Slots(slots)
         self._config = config
         self._context = context
-        self._environment = clean_environment()
+        self._surroundings = surroundings(clean_environment(), context.state_folder)
         self._active: dict[str, ExecutionId] = {}
         self._starting: dict[str, asyncio.Event] = {}
         self._reading: dict[str, asyncio.Event] = {}
@@ -89,8 +90,10 @@ class ProcessAttempts:
             yield Finished(ExecutionResult(outcome=Failed(command)))
             return
         elif not self.slots.try_take():
-            yield PhaseEntered(Phase.QUEUE, self._context.now())
-            if not await self.slots.wait(folder.name):
+            with self.slots.turn(folder.name) as turn:  # before anybody hears of it, who may end it at once
+                yield PhaseEntered(Phase.QUEUE, self._context.now())
+                taken = await turn
+            if not taken:
                 yield _failed("cancelled while it waited for a slot", ErrorClass.CANCELLED)
                 return
         try:
@@ -104,26 +107,42 @@ class ProcessAttempts:
         self, request: ExecutionRequest, found: Found, command: Command | Failure
     ) -> AsyncGenerator[ExecutionEvent, None]:
         adopted = found.state is not State.ABSENT
+        prepares = isinstance(command, Command) and command.prepares
         if isinstance(command, Command) and not adopted:
             began = self._context.now()
             started = await self._start(found.folder, self._limited(command, request))
             found, adopted = started.found, started.adopted
             self.start_latency = self._context.now() - began
-            yield Submitted(handle_of(found), adopted)
+            yield Submitted(handle_of(found), adopted, prepares)
             yield PhaseEntered(Phase.START, began)
-            yield PhaseEntered(Phase.RUN, self._context.now())
+            if not prepares:
+                yield PhaseEntered(Phase.RUN, self._context.now())
         else:
-            yield Submitted(handle_of(found), adopted)
+            prepares = _note(found, PREPARES) is True
+            yield Submitted(handle_of(found), adopted, prepares)
+        async with contextlib.aclosing(self._follow(request, found, prepares)) as events:
+            async for event in events:
+                yield event
+
+    async def _follow(
+        self, request: ExecutionRequest, found: Found, prepares: bool
+    ) -> AsyncGenerator[ExecutionEvent, None]:
         end: End | None = None
         read = self._reading[found.folder.name] = asyncio.Event()
         try:
+            if prepares and (at := outcomes.begun(found.folder)) is not None:
+                prepares = False
+                yield _runs(at)
             async with contextlib.aclosing(shim.follow(found.folder, request.log_offsets)) as events:
                 async for event in events:
+                    if prepares and (at := outcomes.begun(found.folder)) is not None:
+                        prepares = False
+                        yield _runs(at)
                     if isinstance(event, LogChunk):
                         yield event
                     else:
                         end = event
-            result = await self._result(request, found.folder, end)
+            result = await self._result(request, found.folder, end, has_begun=not prepares)
         finally:
             read.set()
             self._reading.pop(found.folder.name, None)
@@ -137,12 +156,20 @@ class ProcessAttempts:
             known.set()
             self._starting.pop(folder.name, None)
 
-    async def _result(self, request: ExecutionRequest, folder: Path, end: End | None) -> ExecutionResult:
+    async def _result(
+        self, request: ExecutionRequest, folder: Path, end: End | None, *, has_begun: bool
+    ) -> ExecutionResult:
         assert end is not None, "follow ends with an end"
-        judged = await asyncio.to_thread(outcomes.outcome, request.kind, folder, end, self._config.max_result_bytes)
-        phases = {Phase.RUN: timedelta(seconds=end.finished - end.started)} if isinstance(end, Status) else {}
+        unprepared = None if has_begun else outcomes.never_begun(end)
+        judged = (
+            await asyncio.to_thread(outcomes.outcome, request.kind, folder, end, self._config.max_result_bytes)
+            if unprepared is None
+            else Failed(unprepared)
+        )
         return ExecutionResult(
-            outcome=outcomes.redacted(judged, request.secrets), usage=outcomes.usage_of(end), phases=phases
+            outcome=outcomes.redacted(judged, request.secrets),
+            usage=outcomes.usage_of(end),
+            phases=outcomes.phases_of(folder, end, has_begun=has_begun),
         )
 
     async def _end(self, folder: Path, grace: timedelta) -> CleanupReport:
@@ -161,7 +188,7 @@ class ProcessAttempts:
         return CleanupReport(gone=name) if removed else CleanupReport(pending=name)
 
     def _command(self, request: ExecutionRequest, folder: Path) -> Command | Failure:
-        return command_for(request, folder, self._config, self._environment, self._context.installation)
+        return command_for(request, folder, self._config, self._surroundings, self._context.installation)
 
     def _limited(self, command: Command, request: ExecutionRequest) -> Command:
         if request.deadline is None:
@@ -177,6 +204,10 @@ class ProcessAttempts:
 
 def _is_another(handle: Handle | None, found: Found) -> bool:
     return handle is not None and not is_same(handle, found)
+
+
+def _runs(at: float) -> PhaseEntered:
+    return PhaseEntered(Phase.RUN, datetime.fromtimestamp(at, UTC))
 
 
 def _failed(message: str, error_class: ErrorClass) -> Finished:

@@ -5,7 +5,8 @@ Whatever may hold a secret (args, parameters, connection) goes by standard input
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,6 +20,7 @@ from flexcore.runtime.interface import ExecutionRequest
 from flexcore.runtime.shim import Command
 from flexcore_local import outcomes
 from flexcore_local.config import BashParameters, HttpParameters, LocalConfig, PythonParameters, SqlParameters
+from flexcore_local.preparation import Surroundings, Wanted, packages_for_sql, prepared
 
 _CHILD = str(Path(__file__).with_name("child.py"))
 _INHERITED = (
@@ -42,6 +44,9 @@ PARAMETERS: Mapping[StepKind, type[BaseModel]] = {
 }
 
 
+PREPARES = "prepares"  # in the notes of an attempt that gets its environment first
+
+
 class Refused(Exception):
     """The step cannot be started; nothing was."""
 
@@ -55,12 +60,16 @@ def clean_environment() -> dict[str, str]:
 
 
 def command_for(
-    request: ExecutionRequest, folder: Path, config: LocalConfig, environment: Mapping[str, str], installation: str
+    request: ExecutionRequest, folder: Path, config: LocalConfig, around: Surroundings, installation: str
 ) -> Command | Failure:
-    """Make the command of an attempt, or say what is wrong with the step. Time limits are the caller's."""
+    """Make the command of an attempt, or say what is wrong with the step. The step's time limit is the caller's."""
+    if request.kind not in PARAMETERS:
+        message = f"a local runtime does not run steps of type {request.kind.value}"
+        return Failure(message=message, error_class=ErrorClass.INPUT, name="ForeignKind")
     try:
         parameters = PARAMETERS[request.kind].model_validate(request.parameters)
         argv, stdin, script = _parts(parameters, request.folder, config)
+        packages = _packages(parameters, request.secrets)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -71,16 +80,27 @@ def command_for(
     except UnicodeEncodeError:
         message = f"{request.kind.value}: a text holds half a character (a lone surrogate), which cannot be passed on"
         return Failure(message=message, error_class=ErrorClass.INPUT, name="InvalidText")
+    env = _environment(request, parameters, folder, around.clean)
+    if packages:
+        python = sys.executable if request.kind is StepKind.SQL else config.python or sys.executable
+        is_python = request.kind is not StepKind.BASH
+        wanted = Wanted(argv=argv, stdin=stdin, packages=packages, python=python, is_python=is_python)
+        begun = prepared(wanted, folder, config, around, env, _CHILD)
+        if isinstance(begun, Failure):
+            return begun
+        argv, stdin = begun
     return Command(
         argv=argv,
-        env=_environment(request, parameters, folder, environment),
+        env=env,
         cwd=request.folder,
         stdin=stdin,
         script=script,
         grace=request.grace,
         memory_limit_bytes=request.requirements.memory or config.memory,
         max_output_bytes=config.max_output_bytes,
-        notes=notes_of(request, installation),
+        notes={**notes_of(request, installation), **({PREPARES: True} if packages else {})},
+        prepares=bool(packages),
+        prepare_limit=timedelta(seconds=config.packages_timeout),
     )
 
 
@@ -122,7 +142,6 @@ def _parts(parameters: BaseModel, folder: Path, config: LocalConfig) -> Parts:
 
 
 def _python(parameters: PythonParameters, folder: Path, config: LocalConfig) -> Parts:
-    _refuse_packages(parameters.packages)
     file = _file(parameters.file, folder)
     order = {
         "name": str(file) if file else "<script>",
@@ -134,7 +153,6 @@ def _python(parameters: PythonParameters, folder: Path, config: LocalConfig) -> 
 
 
 def _bash(parameters: BashParameters, folder: Path) -> Parts:
-    _refuse_packages(parameters.packages)
     file = _file(parameters.file, folder)
     for argument in parameters.args:
         if "\0" in text(argument):
@@ -165,7 +183,6 @@ def _http(parameters: HttpParameters) -> Parts:
 
 
 def _sql(parameters: SqlParameters, folder: Path) -> Parts:
-    _refuse_packages(parameters.packages)
     file = _file(parameters.file, folder)
     order = {
         "connection": parameters.connection,
@@ -196,9 +213,11 @@ def _content(file: Path) -> str:
         raise Refused(f"file {file.name!r} cannot be read: {error}") from error
 
 
-def _refuse_packages(packages: list[str]) -> None:
-    if packages:
-        raise Refused(f"packages are not supported yet: {', '.join(packages)}; install them where FlexCore runs")
+def _packages(parameters: BaseModel, secrets: tuple[str, ...]) -> Sequence[str]:
+    packages: Sequence[str] = getattr(parameters, "packages", ())  # http has none
+    if any(secret in each for secret in secrets if secret for each in packages):
+        raise Refused("a secret stands in `packages`; give it to the installer, as a UV_… variable in the step's `env`")
+    return packages_for_sql(parameters.connection, packages) if isinstance(parameters, SqlParameters) else packages
 
 
 _ESCAPES: Mapping[str, str] = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r"}

@@ -2,9 +2,19 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    WithJsonSchema,
+    model_validator,
+)
 
 from flexcore.model.units import parse_duration
+from flexcore_local.requirements import MOST, normal
 
 _DURATION_SCHEMA = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}
 
@@ -15,6 +25,9 @@ def _seconds(value: Any) -> Any:
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0), WithJsonSchema(_DURATION_SCHEMA)]
 """Seconds, or text such as `1m30s`."""
+
+Requirement = Annotated[str, AfterValidator(normal)]
+"""A package, as `pandas==2.2.*`, in the one spelling that all its spellings share."""
 
 Scalar = str | bool | int | float | None
 
@@ -32,13 +45,16 @@ class LocalConfig(_Strict):
     python: str | None = Field(None, description="Interpreter of `python` steps. Default: the one FlexCore runs on.")
     max_output_bytes: int = Field(64 << 20, ge=1024, description="Output kept per stream; above it, head and tail.")
     max_result_bytes: int = Field(64 << 20, ge=1, description="Largest result of a step.")
+    packages_keep: Seconds = Field(30 * 86400.0, description="How long an unused environment of `packages` is kept.")
+    packages_max_bytes: int = Field(20 << 30, ge=1, description="Above it, the longest unused environments go earlier.")
+    packages_timeout: Seconds = Field(1800.0, description="Longest time to build one, apart from the step's own.")
 
 
 class _Code(_Strict):
     script: str | None = Field(None, description="The code itself. It is never templated.")
     file: str | None = Field(None, description="A file beside the workflow file.")
     env: dict[str, Scalar] = Field(default_factory=dict)
-    packages: list[str] = Field(default_factory=list)
+    packages: list[Requirement] = Field(default_factory=list, max_length=MOST, description="Installed before it runs.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:

@@ -54,16 +54,27 @@ class FunctionCalls:
             yield _finished(refused)
             return
         if not self.slots.try_take():
-            yield PhaseEntered(Phase.QUEUE, self._context.now())
-            if not await self.slots.wait(str(request.id)):
+            with self.slots.turn(str(request.id)) as turn:  # before anybody hears of it, who may end it at once
+                yield PhaseEntered(Phase.QUEUE, self._context.now())
+                taken = await turn
+            if not taken:
                 yield _finished(Failure(message="cancelled while it waited", error_class=ErrorClass.CANCELLED))
                 return
         try:
             if call is None:
                 call = self._call(request)
             yield Submitted(call.host.handle, adopted)
-            async for event in _follow(call, request):
-                yield event
+            read = 0
+            while True:
+                for chunk in call.printed[read:]:
+                    read += 1
+                    if chunk.offset >= request.log_offsets.get(chunk.stream, 0):
+                        yield chunk
+                if call.outcome is not None:
+                    break
+                if read == len(call.printed):
+                    await call.news()
+            yield Finished(ExecutionResult(outcome=redacted(call.outcome, request.secrets)))
         finally:
             self.slots.release()
             if call is not None and call.outcome is not None:
@@ -128,20 +139,6 @@ class FunctionCalls:
         idle = [key for key, host in self._hosts.items() if not host.calls]
         for key in idle[: max(0, len(self._hosts) - _MOST_HOSTS + 1)]:
             self._hosts.pop(key).kill()
-
-
-async def _follow(call: Call, request: ExecutionRequest) -> AsyncGenerator[ExecutionEvent, None]:
-    read = 0
-    while True:
-        while read < len(call.printed):
-            chunk = call.printed[read]
-            read += 1
-            if chunk.offset >= request.log_offsets.get(chunk.stream, 0):
-                yield chunk
-        if call.outcome is not None:
-            yield Finished(ExecutionResult(outcome=redacted(call.outcome, request.secrets)))
-            return
-        await call.news()
 
 
 def _expire(call: Call, grace: timedelta) -> None:

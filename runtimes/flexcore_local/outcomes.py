@@ -3,18 +3,20 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 
-from flexcore.model.execution import Usage
+from flexcore.model.execution import Phase, Usage
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.values import JSON
 from flexcore.model.workflow import StepKind
 from flexcore.runtime.interface import Failed, Succeeded
 from flexcore.runtime.shim import End, Lost, Reason, Status
+from flexcore_local import runner
 
 RESULT, FAILURE = "result", "failure"
 _TAIL_BYTES = 64 << 10
@@ -77,6 +79,35 @@ def usage_of(end: End) -> Usage:
     if isinstance(end, Lost):
         return Usage()
     return Usage(cpu_s=end.cpu_s, peak_memory_bytes=end.peak_bytes)
+
+
+def begun(folder: Path) -> float | None:
+    """Say when the program of an attempt that prepares itself began; None while it has not."""
+    try:
+        return float((folder / runner.BEGUN).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def phases_of(folder: Path, end: End, *, has_begun: bool) -> Mapping[Phase, timedelta]:
+    """How long the preparation took, if there was one, and how long the program."""
+    if isinstance(end, Lost):
+        return {}
+    began = (begun(folder) or end.started) if has_begun else end.finished
+    phases = {Phase.START: began - end.started, Phase.RUN: end.finished - began}
+    return {phase: timedelta(seconds=seconds) for phase, seconds in phases.items() if seconds > 0}
+
+
+def never_begun(end: End) -> Failure | None:
+    """Judge the end of an attempt that was still preparing itself, where that says more than the table."""
+    if not isinstance(end, Status) or end.reason is not Reason.TIMEOUT:
+        return None
+    return Failure(
+        message="building the environment of the step took too long",
+        error_class=ErrorClass.DEPENDENCY,
+        name="EnvironmentTimeout",
+        hint="see the step's log; the limit is packages_timeout of the runtime",
+    )
 
 
 def outcome(kind: StepKind, folder: Path, end: End, max_result_bytes: int) -> Succeeded | Failed:

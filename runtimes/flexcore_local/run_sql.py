@@ -7,6 +7,7 @@ decimals text (they are exact), bytes base64.
 import base64
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -33,6 +34,7 @@ class Refused(Exception):
 def main() -> int:
     """Run the script and say the exit code."""
     failure = os.environ.pop(runner.FAILURE)
+    sys.path.pop(0)  # ours; a driver comes from the interpreter's own packages, which may be those of the step
     order = runner.read_order()
     scheme = order["connection"].partition(":")[0]
     try:

@@ -13,6 +13,7 @@ from typing import Any
 
 RESULT = "FLEXCORE_RESULT"
 FAILURE = "FLEXCORE_FAILURE"
+BEGUN = "begun"  # in the folder of an attempt that prepared itself: when its own program began, in epoch seconds
 
 
 class Unsuitable(Exception):
@@ -40,10 +41,16 @@ def succeed(content: bytes) -> int:
 
 
 def fail(
-    path: str, message: str, *, name: str = "", error_class: str = "user", retry_after: float | None = None
+    path: str,
+    message: str,
+    *,
+    name: str = "",
+    error_class: str = "user",
+    hint: str = "",
+    retry_after: float | None = None,
 ) -> int:
     """Write what the work failed with to the failure file, and say exit code 1."""
-    failure = {"message": message, "name": name, "error_class": error_class, "retry_after": retry_after}
+    failure = {"message": message, "name": name, "error_class": error_class, "hint": hint, "retry_after": retry_after}
     _write(path, json.dumps(failure).encode())
     return 1
 

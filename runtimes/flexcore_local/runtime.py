@@ -27,8 +27,10 @@ from flexcore.runtime.interface import (
 from flexcore.runtime.plugin import RuntimeContext
 from flexcore_local.attempts import ProcessAttempts
 from flexcore_local.config import LocalConfig
+from flexcore_local.environments import Environments
 from flexcore_local.function_client import FUNCTION
 from flexcore_local.functions import FunctionCalls
+from flexcore_local.preparation import environments_folder, find_uv
 
 KINDS = frozenset({StepKind.PYTHON, StepKind.BASH, StepKind.HTTP, StepKind.SQL, StepKind.FUNCTION})
 
@@ -88,11 +90,20 @@ class LocalRuntime:
                 await self._functions.end_all(scope.execution, scope.grace)
                 return await self._processes.end_all(scope.execution, scope.grace)
             case Survey():
-                return await asyncio.to_thread(self._processes.survey, scope.installation)
+                return await asyncio.to_thread(self._survey, scope.installation)
 
     async def close(self) -> None:
         """End the function hosts at once instead of with this process. Processes go on."""
         self._functions.close()
+
+    def _survey(self, installation: str) -> CleanupReport:
+        """List the attempts. Whoever asks is tidying up: the environments that nobody uses any more go too."""
+        Environments(environments_folder(self._context.state_folder)).sweep(
+            keep_s=self._config.packages_keep,
+            max_bytes=self._config.packages_max_bytes,
+            now=self._context.now().timestamp(),
+        )
+        return self._processes.survey(installation)
 
     async def _end_attempt(self, scope: AttemptScope) -> CleanupReport:
         if self._functions.has(scope.id):
@@ -122,6 +133,7 @@ def _versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "bash": shown.stdout.strip() if shown else "not installed",
+        "uv": find_uv() or "not installed: steps with packages cannot run",
         "limits": f"memory by a watch over the process tree, every 0.1 s; cpu not limited; {_cgroup()}",
         "functions": "calls end with this process: they are not adopted but lost, and run again",
     }

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Slots:
-    """Counts what runs. Every `try_take`, `take` and successful `wait` is answered by one `release`."""
+    """Counts what runs. Every `try_take`, `take` and successful `turn` is answered by one `release`."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -23,15 +25,19 @@ class Slots:
         """Take a slot even if there is none: for work that runs already."""
         self._used += 1
 
-    async def wait(self, name: str) -> bool:
-        """Wait for a slot; False when the wait was withdrawn, and then there is nothing to release."""
+    @contextmanager
+    def turn(self, name: str) -> Iterator[asyncio.Future[bool]]:
+        """Stand in line from here on. Await what it gives: False when the wait was withdrawn; then nothing is taken.
+
+        Whoever leaves by an exception has no slot, also when it came at that very moment.
+        """
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[name] = turn
         try:
-            return await turn
-        except asyncio.CancelledError:
+            yield turn
+        except BaseException:
             if turn.done() and not turn.cancelled() and turn.result():
-                self.release()  # the slot came at the moment of giving up
+                self.release()
             raise
         finally:
             if self._waiting.get(name) is turn:

@@ -79,7 +79,9 @@ async def test_slots_are_given_in_order() -> None:
     assert slots.try_take()
 
     async def want(name: str) -> None:
-        if await slots.wait(name):
+        with slots.turn(name) as turn:
+            taken = await turn
+        if taken:
             order.append(name)
             slots.release()
 

@@ -158,7 +158,7 @@ async def test_a_traceback_shows_the_authors_frames_only(local: Local) -> None:
 @pytest.mark.parametrize(
     ("kind", "parameters", "part"),
     [
-        ("python", {"script": "x", "packages": ["pandas"]}, "not supported yet"),
+        ("python", {"script": "x", "packages": ["--pre"]}, "does not begin with"),
         ("python", {"script": "x", "file": "y"}, "exactly one"),
         ("python", {"file": "missing.py"}, "missing.py"),
         ("bash", {}, "exactly one"),

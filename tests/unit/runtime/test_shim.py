@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import py_compile
 import signal
 import subprocess
 import sys
@@ -269,6 +270,57 @@ async def test_only_what_has_ended_is_removed(folder: Path) -> None:
     assert (while_running, after) == (False, True)
     assert shim.survey(folder.parent) == {}
     assert await shim.remove(folder)
+
+
+async def test_a_removal_cut_short_is_finished_by_the_next_survey(folder: Path) -> None:
+    half_gone = folder.with_name(f"{folder.name}.removed")
+    half_gone.mkdir(parents=True)
+    (half_gone / "stdout").write_text("large")
+
+    found = shim.survey(folder.parent)
+
+    assert found == {}
+    assert not half_gone.exists()
+
+
+async def test_a_command_that_prepares_is_timed_from_its_signal_on(folder: Path) -> None:
+    text = "sleep 0.4; kill -USR1 $PPID; sleep 0.4; kill -USR1 $PPID; sleep 60"
+    limit = timedelta(seconds=0.6)
+
+    await started(folder, text, prepares=True, time_limit=limit, grace=NO_GRACE)
+
+    status = await status_of(folder)
+    assert status.reason is Reason.TIMEOUT
+    assert 0.9 < status.finished - status.started < 5
+
+
+async def test_a_command_that_only_prepares_is_ended_by_that_limit(folder: Path) -> None:
+    await started(folder, "sleep 60", prepares=True, prepare_limit=timedelta(seconds=0.2), grace=NO_GRACE)
+
+    assert (await status_of(folder)).reason is Reason.TIMEOUT
+
+
+async def test_what_a_command_says_of_its_preparation_is_followed(folder: Path) -> None:
+    await started(folder, f"echo ready > {folder}/system")
+
+    chunks = [event async for event in shim.follow(folder, {})]
+
+    assert LogChunk(LogStream.SYSTEM, 0, b"ready\n") in chunks
+
+
+def test_a_compiled_shim_that_is_older_than_its_source_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "shim_main.py"
+    source.write_text("first = 1\n")
+    compiled = py_compile.compile(str(source))
+    monkeypatch.setattr(shim_main, "__file__", str(source))
+
+    fresh = shim._program()
+    source.write_text("second = 22\n")
+
+    assert fresh == compiled
+    assert shim._program() == str(source)
 
 
 async def test_an_order_cut_short_starts_nothing(folder: Path) -> None:
