@@ -73,6 +73,12 @@ class Told:
         """Count how often work that was running was found again."""
         return sum(bool(each.body.get("adopted")) for each in self.history)
 
+    @property
+    def failed_attempts(self) -> list[str]:
+        """Name the class of each failure after which another attempt was made."""
+        retries = (each.body for each in self.history if each.kind == "StepRetryScheduled")
+        return [str(body["failure"]["error_class"]) for body in retries]
+
     def entries(self, kind: str) -> int:
         """Count history entries of a kind."""
         return sum(each.kind == kind for each in self.history)

@@ -3,23 +3,23 @@
 All of it happens here and not in the control plane, so that a control plane that dies at any moment leaves nothing
 half done: whoever adopts the attempt just goes on reading. It reports on stderr, between Meltano's own JSON lines, in
 lines that carry a `flexcore` key. The order comes over standard input; secrets are only in the environment.
-It must run on the standard library alone (`python -I -S`), and never start Meltano without holding the lock.
+It must run on the standard library alone (`python -I -S`), and never start Meltano without holding the locks.
 """
 
 import fcntl
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-HEARTBEAT_FRESH_S = 10.0  # Meltano beats every second: a younger beat is a run that somebody else started
+from flexcore_meltano.plugin_watch import PluginWatch
+from flexcore_meltano.stale_runs import clear_run, is_proven_dead, rows, running_rows
+
 BUSY_LOOK_S = 1.0
 HOLDERS_KEPT = 50  # how many former runs a lock file names
 MARK = "flexcore"  # the key of our own lines in the log
@@ -51,13 +51,12 @@ class Attempt:
         if not self._install():
             return FAILED
         self._link()
-        force = False
-        for state in self.order["states"]:
+        for state in self.order["states"]:  # sorted, so that no two runs wait for each other
             if not self._lock(state):
                 return FAILED
-            force = self._stale(state) or force
+            self._clear_stale(state)
         self._remember(STATE_BEFORE)
-        code = self._meltano(force)
+        code = self._meltano()
         self._remember(STATE_AFTER)
         return code
 
@@ -148,17 +147,21 @@ class Attempt:
         signal.setitimer(signal.ITIMER_REAL, 0)
         return True
 
-    def _stale(self, state: dict[str, Any]) -> bool:
-        """With the lock held: see whether Meltano would refuse because of a run that was killed; wait for a live one.
+    def _clear_stale(self, state: dict[str, Any]) -> None:
+        """With the lock held: clear the rows of runs that were killed, wait for one that lives.
 
-        A row written by a former holder of the lock is proven dead. Any other is somebody's run by hand, as long as
-        its heart beats.
+        A row written by a former holder of the lock is dead: whoever holds the lock outlives Meltano. Any other is
+        somebody's run by hand, and counts as alive until the contrary is proven.
         """
         lock = self.locks[-1]
         holders = os.pread(lock, 4096, 0).decode().split()
         told = False
-        while (row := running_row(self.order["database"], state["id"])) is not None:
-            if row[0] in holders or row[1] > HEARTBEAT_FRESH_S:
+        while found := running_rows(self.order["database"], state["id"]):
+            dead = [row for row in found if is_proven_dead(row, holders, self.order["database"])]
+            for row in dead:
+                clear_run(self.order["database"], row)
+                say("cleared", f"state id {state['id']}: cleared the row of a run that was killed")
+            if len(dead) == len(found):
                 break
             if not told:
                 say("queue", f"state id {state['id']} is busy: waiting for a run that was started by hand")
@@ -167,12 +170,14 @@ class Attempt:
         holders = [*holders[-HOLDERS_KEPT:], self.order["run_id"].replace("-", "")]
         os.ftruncate(lock, 0)
         os.pwrite(lock, " ".join(holders).encode(), 0)
-        return row is not None
 
     def _remember(self, name: str) -> None:
         """Keep the bookmarks as they are now, while the lock keeps others from changing them."""
         if self.order["states"]:
-            write(self.work / name, json.dumps(self._read_state(self.order["states"][0]["id"])))
+            write(
+                self.work / name,
+                json.dumps({each["id"]: self._read_state(each["id"]) for each in self.order["states"]}),
+            )
 
     def _read_state(self, state_id: str) -> Any:
         if self.order["database"] and not self.order["state_by_cli"]:
@@ -185,23 +190,28 @@ class Attempt:
         except (ValueError, AttributeError):
             return None
 
-    def _meltano(self, force: bool) -> int:
-        argv = [*self.order["argv"], *(["--force"] if force else [])]
+    def _meltano(self) -> int:
         environment = {**os.environ, "MELTANO_SYS_DIR_ROOT": self.order["system_root"]}
-        say("run", "running" + (" over the row of a run that was killed" if force else ""))
+        say("run", "running")
         signal.setitimer(signal.ITIMER_REAL, self.order["time_limit_s"] or 0)
         self.running = True
         self.child = subprocess.Popen(
-            argv,
+            self.order["argv"],
             env=environment,
             stdin=subprocess.DEVNULL,
             pass_fds=self.locks,
             preexec_fn=die_with_us,  # noqa: PLW1509 (there is one thread only)
         )
-        code = self.child.wait()
+        watch = PluginWatch(self.child, self.order["roles"], lambda event, note, name: say(event, note, plugin=name))
+        code = watch.wait()
         signal.setitimer(signal.ITIMER_REAL, 0)
         if self.timed_out:
             say("failed", "the time was over", failed="timeout")
+        elif watch.plugins:
+            spans = [
+                {"name": each.name, "seconds": round(each.seconds, 3), "ended": each.ended} for each in watch.plugins
+            ]
+            say("plugins", "plugins ran: " + ", ".join(each.name for each in watch.plugins), spans=spans)
         return code
 
 
@@ -232,22 +242,6 @@ def database_ready(database: str | None) -> bool:
     return bool(rows(database, "select 1 from sqlite_master where name = 'state'"))
 
 
-def running_row(database: str | None, state_id: str) -> tuple[str, float] | None:
-    """Read the newest run that Meltano believes to be running: its id without dashes, seconds since its last beat."""
-    if database is None:
-        return None
-    found = rows(
-        database,
-        "select run_id, coalesce(last_heartbeat_at, started_at) from runs"
-        " where job_name = ? and state = 'RUNNING' order by started_at desc limit 1",
-        state_id,
-    )
-    if not found:
-        return None
-    beat = datetime.fromisoformat(found[0][1]).replace(tzinfo=UTC)
-    return str(found[0][0]).replace("-", ""), time.time() - beat.timestamp()
-
-
 def state_in(database: str, state_id: str) -> Any:
     """Read a state id's bookmarks: those of complete runs, and over them those that an incomplete run got to."""
     found = rows(database, "select completed_state, partial_state from state where state_id = ?", state_id)
@@ -262,20 +256,6 @@ def merged(base: Any, over: Any) -> Any:
     if not isinstance(base, dict) or not isinstance(over, dict):
         return over
     return {**base, **{key: merged(base[key], value) if key in base else value for key, value in over.items()}}
-
-
-def rows(database: str, query: str, *parameters: str) -> list[Any]:
-    """Read from the system database; nothing when it is not there, or not made yet."""
-    if not Path(database).exists():
-        return []
-    try:
-        connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)
-        try:
-            return connection.execute(query, parameters).fetchall()
-        finally:
-            connection.close()
-    except sqlite3.OperationalError:
-        return []
 
 
 def open_lock(path: str) -> int:
@@ -294,9 +274,9 @@ def write(path: Path, text: str) -> None:
     new.replace(path)
 
 
-def say(phase: str, note: str, **more: str) -> None:
+def say(phase: str, note: str, **more: Any) -> None:
     """Report to whoever follows the log."""
-    level = "error" if phase == "failed" else "info"
+    level = {"failed": "error", "early": "error", "plugins": "debug"}.get(phase, "info")
     line = {"event": note, "level": level, MARK: {"phase": phase, "at": time.time(), **more}}
     os.write(2, (json.dumps(line) + "\n").encode())
 

@@ -20,6 +20,8 @@ _KEPT = frozenset(
     | {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NIX_SSL_CERT_FILE"}
 )
 _KEPT_BEGINNINGS = ("LC_", "UV_", "PIP_", "SSL_CERT_")
+# Appended, not put first: what lies beside this package must not take the place of the standard library.
+_START = "import sys; sys.path.append(sys.argv[1]); from flexcore_meltano.attempt_main import main; main()"
 
 
 class NoMeltano(Exception):
@@ -64,8 +66,8 @@ def base_environment() -> dict[str, str]:
 
 
 def attempt_argv() -> tuple[str, ...]:
-    """The command that the shim runs: our own small program, on the standard library alone."""
-    return (sys.executable, "-I", "-S", attempt_main.__file__)
+    """The command that the shim runs: our own small program, on the standard library and this package alone."""
+    return (sys.executable, "-I", "-S", "-c", _START, str(Path(attempt_main.__file__).parents[1]))
 
 
 def encode_order(order: Mapping[str, object]) -> bytes:

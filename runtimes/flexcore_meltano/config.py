@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -37,43 +37,80 @@ class _Parameters(BaseModel):
     project: str = Field(min_length=1, description="Folder of meltano.yml, relative to the workflow, or a known name")
 
 
-class SingerParameters(_Parameters):
-    """A tap and a target, connected by `meltano run`. The bookmarks are the ones that Meltano itself keeps.
+class ExplicitState(BaseModel):
+    """A state id in full, for bookmarks that are shared with something else, such as `meltano el --state-id`."""
 
-    Without `state` the state id is Meltano's own, so a run by hand and a run by FlexCore share their bookmarks.
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(min_length=1, pattern=r"^[^\s]+$")
+
+
+PerTap: TypeAlias = OneOrMany | dict[str, OneOrMany]
+
+
+def for_tap(value: PerTap, tap: str) -> list[str]:
+    """Give what was meant for a tap: what is not sorted by tap is meant for all of them."""
+    return as_list(value.get(tap, [])) if isinstance(value, dict) else as_list(value)
+
+
+class SingerParameters(_Parameters):
+    """Every tap into every target, one pair after the other, connected by `meltano run`. Bookmarks are Meltano's own.
+
+    Without `state` the state ids are Meltano's own, so a run by hand and a run by FlexCore share their bookmarks.
     """
 
     tap: str | None = None
-    taps: list[str] | None = None
+    taps: list[str] | None = Field(default=None, min_length=1)
     target: str | None = None
-    targets: list[str] | None = None
+    targets: list[str] | None = Field(default=None, min_length=1)
+    mappings: PerTap = Field(
+        default_factory=list, description="Mappings between tap and target; for all taps, or by tap"
+    )
     config: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Settings per plugin name")
-    select: OneOrMany = Field(default_factory=list, description="Patterns such as `stream.*` and `!stream.column`")
-    state: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$", description="Suffix of the state id")
+    select: PerTap = Field(default_factory=list, description="`stream.*`, `!stream.column`; for all taps, or by tap")
+    state: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] | ExplicitState = Field(
+        default="", description="Suffix of the state ids, or `{id: …}` for exactly this state id"
+    )
     full_refresh: bool = False
     install: InstallPolicy = "auto"
 
     @model_validator(mode="after")
-    def _exactly_one_of_each(self) -> Self:
+    def _one_spelling_of_each(self) -> Self:
         for singular, plural, one, many in (
             ("tap", "taps", self.tap, self.taps),
             ("target", "targets", self.target, self.targets),
         ):
             if (one is None) == (many is None):
                 raise ValueError(f"give either {singular} or {plural}")
-            if many is not None and len(many) != 1:
-                raise ValueError(f"{plural} must name exactly one; use one singer step for each pair")
+            if many is not None and len(set(many)) != len(many):
+                raise ValueError(f"{plural} names one twice")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_by_tap_names_taps(self) -> Self:
+        for name, value in (("mappings", self.mappings), ("select", self.select)):
+            unknown = sorted(set(value) - set(self.extractors)) if isinstance(value, dict) else []
+            if unknown:
+                raise ValueError(f"{name} names {', '.join(unknown)}, not a tap of this step")
+        return self
+
+    @model_validator(mode="after")
+    def _an_explicit_state_is_for_one_pair(self) -> Self:
+        if isinstance(self.state, ExplicitState) and (len(self.extractors), len(self.loaders)) != (1, 1):
+            raise ValueError("state.id needs exactly one tap and one target; use a suffix for several")
+        if isinstance(self.state, ExplicitState) and self.mappings:
+            raise ValueError("state.id cannot be used with mappings: Meltano runs mappers with its own state ids only")
         return self
 
     @property
-    def extractor(self) -> str:
-        """The one tap, however it was spelled."""
-        return self.tap or (self.taps or [""])[0]
+    def extractors(self) -> list[str]:
+        """The taps, however they were spelled."""
+        return [self.tap] if self.tap is not None else list(self.taps or ())
 
     @property
-    def loader(self) -> str:
-        """The one target, however it was spelled."""
-        return self.target or (self.targets or [""])[0]
+    def loaders(self) -> list[str]:
+        """The targets, however they were spelled."""
+        return [self.target] if self.target is not None else list(self.targets or ())
 
 
 class MeltanoParameters(_Parameters):

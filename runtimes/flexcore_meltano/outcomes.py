@@ -6,6 +6,7 @@ Matching on the words of a foreign log is allowed here and nowhere else.
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.runtime.shim import End, Lost, Reason, Status
@@ -13,6 +14,9 @@ from flexcore_meltano.logs import RunLog
 
 _SIGTERM_CODE = 128 + signal.SIGTERM
 _SIGKILL_CODE = 128 + signal.SIGKILL
+_SIDES = ("extractors", "loaders")
+_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
+_COMPLAINTS = ("traceback", "error", "critical", "exception", "fatal")
 _TELLING = 6  # how many lines of the log a message quotes
 _LONGEST = 2_000
 
@@ -52,8 +56,9 @@ class Row:
 
 
 def failure_of(end: End, log: RunLog) -> Failure | None:
-    """Say what failed, or None for success."""
-    if isinstance(end, Status) and end.exit_code == 0 and end.reason is Reason.BY_ITSELF and not log.failed:
+    """Say what failed, or None for success. A run with a plugin that ended early is none, whatever Meltano says."""
+    is_clean = isinstance(end, Status) and end.exit_code == 0 and end.reason is Reason.BY_ITSELF
+    if is_clean and not log.failed and not log.early:
         return None
     ending = Ending(end, log)
     row = next(each for each in TABLE if each.matches(ending))
@@ -100,21 +105,82 @@ def _meltano_words(ending: Ending) -> str:
 
 
 def _plugin(ending: Ending) -> str:
-    """Name the plugin that failed: the taps come first in the log, and Meltano says which side it was."""
-    sides = list(ending.log.plugin_lines)
-    if "extractors" in ending.log.exit_codes:
-        return ending.log.tap or (sides[0] if sides else "tap")
-    others = [name for name in sides if name != ending.log.tap]
-    return others[-1] if others else "target"
+    """Name the plugin that failed. Meltano says which side it was, and of a mapper the name."""
+    log = ending.log
+    if early := _early(ending):
+        return early
+    if (named := next((name for name in log.exit_codes if name not in _SIDES), None)) is not None:
+        return named
+    is_tap = _SIDES[0] in log.exit_codes
+    if log.pair is not None:
+        return log.pair.tap if is_tap else log.pair.target
+    sides = list(log.plugin_lines)  # the taps come first in the log
+    return (sides[0] if is_tap else sides[-1]) if sides else "tap" if is_tap else "target"
 
 
-def _plugin_exit(ending: Ending) -> str:
-    return f"{_plugin(ending)} exit {next(iter(ending.log.exit_codes.values()))}"
+def _mappers(log: RunLog) -> tuple[str, ...]:
+    return log.pair.mappers if log.pair is not None else ()
+
+
+def _early(ending: Ending) -> str:
+    """Name the consumer that died before its turn, or "". Meltano's exit codes count more, but those of a dead mapper.
+
+    A target that dies while Meltano still holds the last rows for it is only seen by the pipe that breaks.
+    """
+    log = ending.log
+    if log.early and (not log.exit_codes or log.early in _mappers(log)):
+        return log.early
+    if log.pair is None or log.exit_codes or not _says("BrokenPipeError", "ConnectionResetError")(ending):
+        return ""
+    return min((*log.pair.mappers, log.pair.target), key=lambda name: log.ends.get(name, inf))
+
+
+def _plugin_code(ending: Ending) -> int | None:
+    """The exit code of the plugin that failed; None when nobody saw it."""
+    return None if _early(ending) else next(iter(ending.log.exit_codes.values()), None)
+
+
+def _plugin_end(ending: Ending) -> str:
+    code = _plugin_code(ending)
+    if code is None:
+        return f"{_plugin(ending)} ended early"
+    return f"{_plugin(ending)} exit {code}" if code >= 0 else f"{_plugin(ending)} {_signal_name(-code)}"
 
 
 def _plugin_words(ending: Ending) -> str:
-    said = list(ending.log.plugin_lines.get(_plugin(ending), ()))[-_TELLING:]
-    return "\n".join([f"{_plugin_exit(ending)} ({ending.log.block_error})", *said])
+    log = ending.log
+    why = (
+        log.early_note if _plugin(ending) == log.early else log.block_error or "it ended before it had read everything"
+    )
+    return "\n".join([f"{_plugin_end(ending)} ({why})", *_last_lines(ending)])
+
+
+def _last_lines(ending: Ending) -> list[str]:
+    return list(ending.log.plugin_lines.get(_plugin(ending), ()))[-_TELLING:]
+
+
+def _killed_plugin(ending: Ending) -> bool:
+    """A plugin was killed from outside: seen by Meltano, or it ended early and without a word about an error."""
+    code = _plugin_code(ending)
+    if code is not None:
+        return -code in _OUTSIDE
+    return bool(_early(ending)) and not _exited_well(ending) and not _complains(ending)
+
+
+def _exited_well(ending: Ending) -> bool:
+    return ending.status is not None and ending.status.exit_code == 0
+
+
+def _complains(ending: Ending) -> bool:
+    said = ending.log.plugin_lines.get(_plugin(ending), ())
+    return any(word in line.lower() for line in said for word in _COMPLAINTS)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _exit(ending: Ending) -> str:
@@ -199,7 +265,20 @@ TABLE: tuple[Row, ...] = (
         _text("bad project"),
         _meltano_words,
     ),
-    Row(lambda e: bool(e.log.exit_codes), ErrorClass.USER, _plugin_exit, _plugin_words),
+    Row(
+        _killed_plugin,
+        ErrorClass.LOST,
+        _plugin_end,
+        _plugin_words,
+        "it was killed from outside; the kernel does this when memory runs out",
+    ),
+    Row(
+        lambda e: bool(_early(e)) and _exited_well(e),
+        ErrorClass.USER,
+        _plugin_end,
+        lambda e: _plugin_words(e) + "\nrows are missing in the target, although Meltano reports success",
+    ),
+    Row(lambda e: bool(e.log.exit_codes or _early(e)), ErrorClass.USER, _plugin_end, _plugin_words),
     Row(lambda e: True, ErrorClass.USER, _meltano_exit, _meltano_words),
 )
 """The first row that matches decides."""

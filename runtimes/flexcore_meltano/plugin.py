@@ -19,4 +19,5 @@ PLUGIN = RuntimePlugin(
         StepKind.DBT: DbtParameters,
         StepKind.MELTANO: MeltanoParameters,
     },
+    certify="flexcore.testing.runtime_processes:MeltanoHarness",
 )

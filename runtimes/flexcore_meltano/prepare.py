@@ -14,15 +14,15 @@ from typing import Any, assert_never
 
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.values import JSON
+from flexcore_meltano import dbt
 from flexcore_meltano.client import Executable, base_environment
-from flexcore_meltano.config import DbtParameters, MeltanoParameters, SingerParameters, as_list
+from flexcore_meltano.config import DbtParameters, ExplicitState, MeltanoParameters, SingerParameters, for_tap
 from flexcore_meltano.place import Place, fingerprint
 from flexcore_meltano.project import PLUGIN_TYPES, Plugin, Project
 
 OUTPUT_VARIABLE = "FLEXCORE_OUTPUT"
 """In the environment and in the strings of `config`: the folder for what a target writes into files."""
 
-DBT_TARGET = "dbt"
 _LOCATION_SETTINGS = ("destination_path", "path", "filepath", "file_path", "output_path", "output_dir", "database")
 
 Parameters = SingerParameters | MeltanoParameters | DbtParameters
@@ -54,6 +54,7 @@ class Asked:
     env: Mapping[str, str]
     time_limit_s: float | None
     grace_s: float
+    retry: Path | None = None  # of dbt: the folder with the results of the attempt before, to go on from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,33 @@ class _Wanted:
         return self.folder / "venv" / "bin" / "python"
 
 
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """One pipe of a singer step: `mappings` are names, `mappers` the plugins that do them."""
+
+    tap: Plugin
+    target: Plugin
+    mappings: tuple[str, ...]
+    mappers: tuple[Plugin, ...]
+    state: str | None
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """All of the pipe, in order."""
+        return (self.tap, *self.mappers, self.target)
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The pipe as `meltano run` wants it."""
+        return (self.tap.name, *self.mappings, self.target.name)
+
+    @property
+    def note(self) -> dict[str, JSON]:
+        """What the result needs to know."""
+        mappers: list[JSON] = [each.name for each in self.mappers]
+        return {"tap": self.tap.name, "target": self.target.name, "mappers": mappers, "state": self.state}
+
+
 def prepare(asked: Asked) -> Prepared:
     """Turn parameters into an order. Raises Refused or BadProject."""
     parts = _parts(asked)
@@ -114,12 +142,13 @@ def prepare(asked: Asked) -> Prepared:
         "state_by_cli": asked.project.state_backend not in (None, "systemdb") or asked.place.database is None,
         "installs": _installs(asked, wanted) if asked.parameters.install != "never" else [],
         "install_lock": str(asked.place.lock("install")),
+        "roles": {each.name: each.type for each in asked.project.plugins},
         "links": [list(pair) for pair in _links(asked, system_root, wanted)],
         "states": [{"id": each, "lock": str(asked.place.lock(each))} for each in sorted(set(parts.states))],
         "time_limit_s": asked.time_limit_s,
         "grace_s": asked.grace_s,
     }
-    plugins = {each.plugin.name: {"python": str(each.python)} for each in wanted}
+    plugins = {each.plugin.name: {"type": each.plugin.type, "python": str(each.python)} for each in wanted}
     notes = {**parts.notes, "project": str(asked.project.root), "plugins": plugins}
     return Prepared(order=order, env=_environment(asked, parts.env), notes=notes)
 
@@ -137,38 +166,69 @@ def _parts(asked: Asked) -> _Parts:
 
 
 def _singer(asked: Asked, parameters: SingerParameters) -> _Parts:
-    tap = asked.project.plugin(parameters.extractor, "extractors")
-    target = asked.project.plugin(parameters.loader, "loaders")
-    arguments = ["run", "--no-install", "--run-id", _run_id(asked.name)]
-    if parameters.state:
-        arguments += ["--state-id-suffix", parameters.state]
-    if parameters.full_refresh:
-        arguments.append("--full-refresh")
-    env = dict(_settings(asked, parameters.config, (tap, target)))
-    if parameters.select:
-        env[tap.env_name("_select")] = json.dumps(as_list(parameters.select))
+    pairs = list(_pairs(asked.project, parameters))
+    plugins = {plugin.name: plugin for pair in pairs for plugin in pair.plugins}
     return _Parts(
-        arguments=[*arguments, tap.name, target.name],
-        plugins=(tap, target),
-        env=env,
-        states=list(_state_ids(asked.project, [tap.name, target.name], parameters.state)),
+        arguments=_singer_arguments(asked, parameters, pairs),
+        plugins=tuple(plugins.values()),
+        env=dict([*_settings(asked, parameters.config, tuple(plugins.values())), *_selections(parameters, pairs)]),
+        states=[pair.state for pair in pairs if pair.state is not None],
         notes={
-            "tap": tap.name,
+            "tap": pairs[0].tap.name,
+            "pairs": [pair.note for pair in pairs],
             "full_refresh": parameters.full_refresh,
-            "output_location": _location(asked, target, parameters.config.get(target.name, {})),
+            "output_locations": {
+                pair.target.name: _location(asked, pair.target, parameters.config.get(pair.target.name, {}))
+                for pair in pairs
+            },
         },
     )
 
 
+def _pairs(project: Project, parameters: SingerParameters) -> Iterator[_Pair]:
+    """Every tap with every target, tap by tap: what one tap reads is complete everywhere before the next one starts."""
+    for tap_name in parameters.extractors:
+        tap = project.plugin(tap_name, "extractors")
+        mappings = tuple(for_tap(parameters.mappings, tap_name))
+        mappers = tuple(project.mapper(each) for each in mappings)
+        for target_name in parameters.loaders:
+            target = project.plugin(target_name, "loaders")
+            match parameters.state:
+                case ExplicitState(id=id):
+                    state: str | None = id
+                case suffix:
+                    state = project.state_id(tap.name, target.name, suffix)
+            yield _Pair(tap, target, mappings, mappers, state)
+
+
+def _singer_arguments(asked: Asked, parameters: SingerParameters, pairs: Sequence[_Pair]) -> list[str]:
+    options = ["--no-install", "--run-id", _run_id(asked.name)]
+    refresh = ["--full-refresh"] if parameters.full_refresh else []
+    match parameters.state:
+        case ExplicitState(id=id):
+            # `run` knows no explicit ids, `el` no several pairs and no mappers
+            return ["el", *options, "--state-id", id, *refresh, pairs[0].tap.name, pairs[0].target.name]
+        case suffix:
+            blocks = [block for pair in pairs for block in pair.blocks]
+            return ["run", *options, *(["--state-id-suffix", suffix] if suffix else []), *refresh, *blocks]
+
+
+def _selections(parameters: SingerParameters, pairs: Sequence[_Pair]) -> Iterator[tuple[str, str]]:
+    for tap in {pair.tap.name: pair.tap for pair in pairs}.values():
+        if patterns := for_tap(parameters.select, tap.name):
+            yield tap.env_name("_select"), json.dumps(patterns)
+
+
 def _meltano(asked: Asked, parameters: MeltanoParameters) -> _Parts:
-    named = (asked.project.find(each.partition(":")[0]) for each in parameters.args)
+    blocks = list(asked.project.blocks(parameters.args))
+    named = (asked.project.find(each.partition(":")[0]) for each in blocks)
     runs = parameters.args[0] == "run"
     suffix = _value_of("--state-id-suffix", parameters.args)
     return _Parts(
         arguments=parameters.args,
         plugins=tuple({each.name: each for each in named if each is not None}.values()),
         env={},
-        states=list(_state_ids(asked.project, parameters.args, suffix)) if runs else [],
+        states=list(_state_ids(asked.project, blocks, suffix)) if runs else [],
         notes={},
     )
 
@@ -181,22 +241,24 @@ def _dbt(asked: Asked, parameters: DbtParameters) -> _Parts:
     if plugin is None:
         present = ", ".join(each.name for each in asked.project.plugins) or "none"
         raise refuse(f"{asked.project.root.name} has no dbt plugin", f"plugins there: {present}")
+    arguments = parameters.arguments if asked.retry is None else ["retry", "--state", str(asked.retry)]
     return _Parts(
-        arguments=["invoke", plugin.name, *parameters.arguments],
+        arguments=["invoke", plugin.name, *arguments],
         plugins=(plugin,),
-        env={"DBT_TARGET_PATH": str(asked.work / DBT_TARGET)},
+        env={"DBT_TARGET_PATH": str(asked.work / dbt.TARGET), "DBT_USE_COLORS": "false"},
         states=[],
-        notes={},
+        notes={"retry": asked.retry is not None},
     )
 
 
 def _state_ids(project: Project, blocks: Sequence[str], suffix: str) -> Iterator[str]:
-    """Name the state of every tap that is followed by its target. Without an environment Meltano keeps no state."""
+    """Name the state of every tap that is followed by its target, mappers between them or not."""
     found = [plugin for each in blocks if (plugin := project.find(each)) is not None]
     pipes = [plugin for plugin in found if plugin.type in ("extractors", "loaders")]
     for tap, target in pairwise(pipes):
-        if project.environment and (tap.type, target.type) == ("extractors", "loaders"):
-            yield f"{project.environment}:{tap.name}-to-{target.name}{f':{suffix}' if suffix else ''}"
+        is_pair = (tap.type, target.type) == ("extractors", "loaders")
+        if is_pair and (state := project.state_id(tap.name, target.name, suffix)) is not None:
+            yield state
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ Importing Meltano costs a second and binds the process to one project; the file 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Plugin:
     settings: frozenset[str] = frozenset()
     config: Mapping[str, Any] = field(default_factory=dict)
     installed_as: str = ""  # the plugin whose virtual environment this one uses
+    mappings: tuple[str, ...] = ()  # of a mapper: the names by which `meltano run` calls it
 
     def env_name(self, setting: str) -> str:
         """Name the environment variable that Meltano reads a setting from: ONE underscore after the plugin."""
@@ -51,6 +52,8 @@ class Project:
     environments: tuple[str, ...] = ()
     database_uri: str | None = None
     state_backend: str | None = None
+    state_suffix: str = ""  # what the environment adds to every state id
+    jobs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # name to blocks, in order
 
     def plugin(self, name: str, type_: str | None = None) -> Plugin:
         """Find a plugin by name. Raises BadProject that names those there are."""
@@ -63,8 +66,29 @@ class Project:
         raise BadProject(f"{self.root.name} has no {what} '{name}'", f"{what}s there: {present}")
 
     def find(self, name: str) -> Plugin | None:
-        """Find a plugin by name, or None."""
-        return next((each for each in self.plugins if each.name == name), None)
+        """Find a plugin by name, or a mapper by the name of one of its mappings; or None."""
+        by_name = (each for each in self.plugins if each.name == name)
+        return next(by_name, None) or next((each for each in self.plugins if name in each.mappings), None)
+
+    def mapper(self, mapping: str) -> Plugin:
+        """Find the mapper of a mapping. Raises BadProject that names the mappings there are."""
+        for each in self.plugins:
+            if mapping in each.mappings:
+                return each
+        present = ", ".join(name for each in self.plugins for name in each.mappings) or "none"
+        raise BadProject(f"{self.root.name} has no mapping '{mapping}'", f"mappings there: {present}")
+
+    def state_id(self, tap: str, target: str, suffix: str = "") -> str | None:
+        """Name the state of a pair, as Meltano does. Without an environment Meltano keeps no state."""
+        if self.environment is None:
+            return None
+        parts = (self.environment, f"{tap}-to-{target}", suffix or self.state_suffix)
+        return ":".join(part for part in parts if part)
+
+    def blocks(self, names: Iterable[str]) -> Iterator[str]:
+        """Put the blocks of its tasks in the place of each job, as `meltano run` does."""
+        for name in names:
+            yield from self.jobs.get(name, (name,))
 
 
 def read_project(root: Path, *, environment: str | None = None, fallback: str | None = None) -> Project:
@@ -84,6 +108,8 @@ def read_project(root: Path, *, environment: str | None = None, fallback: str | 
         environments=names,
         database_uri=_text(main.get("database_uri")) or _dotenv(root).get("MELTANO_DATABASE_URI"),
         state_backend=_text(_state_backend(main)),
+        state_suffix=_state_suffix(parts, active),
+        jobs=_jobs(parts),
     )
 
 
@@ -140,6 +166,7 @@ def _plugin(
         settings=frozenset(settings | set(config)),
         config=config,
         installed_as=installed_as,
+        mappings=tuple(str(each["name"]) for each in _mappings(merged.get("mappings")) if "name" in each),
     )
 
 
@@ -166,6 +193,29 @@ def _overrides(parts: list[Mapping[str, Any]], environment: str | None) -> dict[
 
 def _state_backend(main: Mapping[str, Any]) -> Any:
     return main.get("state_backend.uri") or _mapping(main.get("state_backend")).get("uri")
+
+
+def _state_suffix(parts: list[Mapping[str, Any]], environment: str | None) -> str:
+    found = (each for part in parts for each in _mappings(part.get("environments")) if each.get("name") == environment)
+    return next((suffix for each in found if (suffix := _text(each.get("state_id_suffix")))), "")
+
+
+def _jobs(parts: list[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Read the jobs. A task is a text of blocks, or a list of blocks."""
+    return {
+        str(each["name"]): tuple(_task_blocks(each.get("tasks")))
+        for part in parts
+        for each in _mappings(part.get("jobs"))
+        if "name" in each
+    }
+
+
+def _task_blocks(tasks: Any) -> Iterator[str]:
+    if isinstance(tasks, str):
+        yield from tasks.split()
+    elif isinstance(tasks, list):
+        for each in tasks:
+            yield from _task_blocks(each)
 
 
 def _dotenv(root: Path) -> dict[str, str]:

@@ -1,19 +1,18 @@
 """From a finished attempt to its result: what the log told, and what the run left in its folder."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from flexcore.model.execution import Phase, Usage
-from flexcore.model.failure import Failure
 from flexcore.model.values import JSON
 from flexcore.model.workflow import StepKind
 from flexcore.runtime.shim import End, Status
 from flexcore_meltano.attempt_main import STATE_AFTER, STATE_BEFORE
-from flexcore_meltano.logs import RunLog
-from flexcore_meltano.prepare import DBT_TARGET
+from flexcore_meltano.dbt import models_of
+from flexcore_meltano.logs import Pair, RunLog
 
 _STDOUT_KEPT = 64 << 10
 
@@ -23,8 +22,22 @@ def output_of(kind: StepKind, *, folder: Path, work: Path, notes: Mapping[str, J
     if kind is StepKind.SINGER:
         return _singer(work, notes, log)
     if kind is StepKind.DBT:
-        return {"models": dbt_models(work)}
+        return {"models": list(models_of(work))}
     return _last_word(folder / "stdout")
+
+
+def pairs_in(notes: Mapping[str, JSON]) -> Iterator[Pair]:
+    """Read back from an attempt's record which pipes it runs."""
+    written = notes.get("pairs")
+    for each in written if isinstance(written, list) else ():
+        if isinstance(each, Mapping):
+            mappers, state = each.get("mappers"), each.get("state")
+            yield Pair(
+                tap=str(each.get("tap")),
+                target=str(each.get("target")),
+                mappers=tuple(map(str, mappers)) if isinstance(mappers, list) else (),
+                state=state if isinstance(state, str) else None,
+            )
 
 
 def usage_of(end: End, log: RunLog) -> Usage:
@@ -46,52 +59,79 @@ def phases_of(end: End, log: RunLog) -> dict[Phase, timedelta]:
     return spans
 
 
-def dbt_models(work: Path) -> list[dict[str, JSON]]:
-    """Read what dbt says of every node that it ran; empty when it ran none."""
-    found = _read(work / DBT_TARGET / "run_results.json")
-    results = found.get("results") if isinstance(found, Mapping) else None
-    return [_model(each) for each in results or () if isinstance(each, Mapping)]
-
-
-def with_dbt_errors(failure: Failure, work: Path) -> Failure:
-    """Put the models that failed in front of a failure's message."""
-    failed = [each for each in dbt_models(work) if each["status"] in ("error", "fail", "runtime error")]
-    if not failed:
-        return failure
-    lines = [f"{each['name']}: {each['status']}: {each.get('message') or ''}".strip() for each in failed]
-    return Failure(
-        message="\n".join(lines), error_class=failure.error_class, name=f"dbt {failed[0]['status']}", hint=failure.hint
-    )
-
-
 def _singer(work: Path, notes: Mapping[str, JSON], log: RunLog) -> dict[str, JSON]:
-    before, after = _read(work / STATE_BEFORE), _read(work / STATE_AFTER)
+    before, after = _states(work / STATE_BEFORE), _states(work / STATE_AFTER)
     full_refresh = notes.get("full_refresh") is True
+    locations = notes.get("output_locations")
+    known = [each for each in locations.values() if each] if isinstance(locations, Mapping) else []
     return {
         "rows": log.rows if log.streams else None,
         "bytes": log.total_bytes,
-        "streams": [{"name": name, "rows": each.rows, "bytes": each.bytes} for name, each in log.streams.items()],
-        "state_before": before,
-        "state_after": after,
-        "incremental": bool(before) and not full_refresh,
+        "streams": [_stream(log, key, before, after) for key in log.streams],
+        "plugins": _plugins(notes, log),
+        "state_before": _one_or_all(before),
+        "state_after": _one_or_all(after),
+        "incremental": any(before.values()) and not full_refresh,
         "full_refresh": full_refresh,
-        "output_location": notes.get("output_location"),
+        "output_location": known[0] if known else None,
         "project": notes.get("project"),
-        "plugins": notes.get("plugins"),
     }
 
 
-def _model(result: Mapping[str, Any]) -> dict[str, JSON]:
-    response = result.get("adapter_response")
-    rows = response.get("rows_affected") if isinstance(response, Mapping) else None
-    status = str(result.get("status"))
+def _stream(log: RunLog, key: tuple[int, str], before: Mapping[str, JSON], after: Mapping[str, JSON]) -> JSON:
+    (block, name), count = key, log.streams[key]
+    pair = log.pairs[block] if block < len(log.pairs) else None
+    state = pair.state if pair is not None and pair.state is not None else ""
     return {
-        "name": str(result.get("unique_id", "")).rpartition(".")[2],
-        "status": status,
-        "rows": rows if isinstance(rows, int) else None,
-        "seconds": result.get("execution_time"),
-        **({"message": str(result.get("message"))} if status not in ("success", "pass") else {}),
+        "name": name,
+        "tap": pair.tap if pair is not None else None,
+        "target": pair.target if pair is not None else None,
+        "rows": count.rows,
+        "bytes": count.bytes,
+        "seconds": count.seconds,
+        "bookmark_before": _bookmark(before.get(state), name),
+        "bookmark_after": _bookmark(after.get(state), name),
     }
+
+
+def _plugins(notes: Mapping[str, JSON], log: RunLog) -> dict[str, JSON]:
+    """What each plugin did, by name. It exists for steps that succeeded, so every plugin did."""
+    plugins, locations = notes.get("plugins"), notes.get("output_locations")
+    found: dict[str, JSON] = {}
+    for name, described in plugins.items() if isinstance(plugins, Mapping) else ():
+        own: dict[str, JSON] = dict(described) if isinstance(described, Mapping) else {}
+        seconds = log.seconds.get(name)
+        own |= {"status": "succeeded", "exit_code": 0, "seconds": None if seconds is None else round(seconds, 3)}
+        if isinstance(locations, Mapping) and name in locations:
+            own["output_location"] = locations[name]
+        found[name] = {**own, **_rows_of_plugin(name, log)}
+    return found
+
+
+def _rows_of_plugin(name: str, log: RunLog) -> dict[str, JSON]:
+    """Rows and bytes as the plugin itself counted them; null where it does not count."""
+    blocks = {block: pair for block, pair in enumerate(log.pairs) if name in (pair.tap, pair.target)}
+    counts = [(blocks[block].tap == name, count) for (block, _), count in log.counts.items() if block in blocks]
+    rows = [rows for is_tap, each in counts if (rows := each.read if is_tap else each.written) is not None]
+    sizes = [each.bytes for is_tap, each in counts if is_tap and each.bytes is not None]
+    return {"rows": sum(rows) if rows else None, "bytes": sum(sizes) if sizes else None}
+
+
+def _states(path: Path) -> dict[str, JSON]:
+    found = _read(path)
+    return found if isinstance(found, dict) else {}
+
+
+def _one_or_all(states: Mapping[str, JSON]) -> JSON:
+    """The state of the only id, or of several by id. Null when there was none before."""
+    if len(states) == 1:
+        return next(iter(states.values()))
+    return dict(states) or None
+
+
+def _bookmark(state: JSON, stream: str) -> JSON:
+    bookmarks = state.get("bookmarks") if isinstance(state, Mapping) else None
+    return bookmarks.get(stream) if isinstance(bookmarks, Mapping) else None
 
 
 def _last_word(path: Path) -> JSON:

@@ -43,13 +43,14 @@ from flexcore.runtime.plugin import RuntimeContext
 from flexcore.runtime.shim import End, Found, State
 from flexcore_meltano.client import NoMeltano, attempt_argv, encode_order, find_executable
 from flexcore_meltano.config import DbtParameters, MeltanoConfig, MeltanoParameters, SingerParameters
+from flexcore_meltano.dbt import Accounts, with_failed_models
 from flexcore_meltano.handle import attempt_folder, attempt_notes, attempt_of, is_same, make_handle
 from flexcore_meltano.logs import Note, RunLog
 from flexcore_meltano.outcomes import failure_of
 from flexcore_meltano.place import is_deployed, place_of
 from flexcore_meltano.prepare import Asked, Parameters, Prepared, Refused, prepare, refuse
 from flexcore_meltano.project import BadProject, read_project
-from flexcore_meltano.results import output_of, phases_of, usage_of, with_dbt_errors
+from flexcore_meltano.results import output_of, pairs_in, phases_of, usage_of
 
 _INSTALL_HINT = "install flexcore[meltano], or set `executable` for this runtime"
 _WORK = "work"
@@ -64,6 +65,7 @@ class MeltanoRuntime:
         self._config = config
         self._context = context
         self._attempts = context.state_folder / "attempts"
+        self._accounts = Accounts(context.state_folder / "dbt", context.installation, context.now)
         self._reading: dict[str, asyncio.Event] = {}  # folders whose end is being read in this process
 
     async def execute(self, request: ExecutionRequest) -> AsyncGenerator[ExecutionEvent, None]:
@@ -144,7 +146,7 @@ class MeltanoRuntime:
 
     async def _followed(self, request: ExecutionRequest, found: Found) -> AsyncGenerator[ExecutionEvent, None]:
         notes = found.record.notes if found.record else {}
-        log = RunLog(tap=str(notes.get("tap") or ""))
+        log = RunLog(pairs=tuple(pairs_in(notes)))
         told = request.log_offsets.get(LogStream.STDERR, 0)
         offsets = {LogStream.STDOUT: request.log_offsets.get(LogStream.STDOUT, 0), LogStream.STDERR: 0}
         end: End | None = None
@@ -158,7 +160,28 @@ class MeltanoRuntime:
         for note in log.close():
             yield note
         if end is not None:
-            yield Finished(await asyncio.to_thread(_result, request, found, end, log))
+            yield Finished(await asyncio.to_thread(self._result, request, found, end, log))
+
+    def _result(self, request: ExecutionRequest, found: Found, end: End, log: RunLog) -> ExecutionResult:
+        work = found.folder / _WORK
+        failure = failure_of(end, log)
+        outcome: Succeeded | Failed
+        if failure is None:
+            notes = found.record.notes if found.record else {}
+            output: JSON = output_of(request.kind, folder=found.folder, work=work, notes=notes, log=log)
+            outcome = Succeeded(output)
+        else:
+            told = with_failed_models(failure, work) if request.kind is StepKind.DBT else failure
+            outcome = Failed(_redacted(told, request))
+        if request.kind is StepKind.DBT:
+            self._account(request, work, failed=failure is not None)
+        return ExecutionResult(outcome=outcome, usage=usage_of(end, log), phases=phases_of(end, log))
+
+    def _account(self, request: ExecutionRequest, work: Path, *, failed: bool) -> None:
+        if failed:
+            self._accounts.keep(request.id, work)
+        else:
+            self._accounts.forget(request.id)
 
     def _command(self, request: ExecutionRequest, folder: Path) -> shim.Command:
         prepared = self._prepared(request, folder)
@@ -198,6 +221,7 @@ class MeltanoRuntime:
                 env=request.env,
                 time_limit_s=self._time_left(request),
                 grace_s=request.grace.total_seconds(),
+                retry=self._accounts.take(request.id, folder / _WORK) if request.kind is StepKind.DBT else None,
             )
             return prepare(asked)
         except BadProject as error:
@@ -220,6 +244,7 @@ class MeltanoRuntime:
         ended = await asyncio.gather(*(shim.cancel(found.folder, scope.grace) for found in theirs))
         for found in ended:
             await shim.remove(found.folder)
+        await asyncio.to_thread(self._accounts.forget_execution, scope.execution)
         return _report(ended)
 
     def _survey(self, scope: Survey) -> CleanupReport:
@@ -265,20 +290,6 @@ def _reading(chunk: LogChunk, log: RunLog, told: int) -> Iterator[ExecutionEvent
     yield from (note for note in notes if fresh or isinstance(note, PhaseEntered))
     if fresh:
         yield LogChunk(chunk.stream, chunk.offset + known, fresh)
-
-
-def _result(request: ExecutionRequest, found: Found, end: End, log: RunLog) -> ExecutionResult:
-    work = found.folder / _WORK
-    failure = failure_of(end, log)
-    outcome: Succeeded | Failed
-    if failure is None:
-        notes = found.record.notes if found.record else {}
-        output: JSON = output_of(request.kind, folder=found.folder, work=work, notes=notes, log=log)
-        outcome = Succeeded(output)
-    else:
-        told = with_dbt_errors(failure, work) if request.kind is StepKind.DBT else failure
-        outcome = Failed(_redacted(told, request))
-    return ExecutionResult(outcome=outcome, usage=usage_of(end, log), phases=phases_of(end, log))
 
 
 def _redacted(failure: Failure, request: ExecutionRequest) -> Failure:

@@ -176,6 +176,14 @@ def test_the_first_run_installs_and_loads_every_row(first: tuple[list[ExecutionE
     assert extracted["state_before"] is None
     assert extracted["state_after"]["bookmarks"]["flights"]["replication_key_value"] == 27_004
     assert not extracted["incremental"]
+    assert [
+        (each["bookmark_before"], each["bookmark_after"]["replication_key_value"]) for each in extracted["streams"]
+    ] == [
+        (None, 16),
+        (None, 27_004),
+    ]
+    assert (extracted["plugins"]["tap-flights"]["rows"], extracted["plugins"]["target-duckdb"]["rows"]) == (ROWS, None)
+    assert extracted["plugins"]["target-duckdb"]["output_location"] == extracted["output_location"]
     assert check(extracted)["rows"] == 27_004
 
 

@@ -1,6 +1,8 @@
 """The attempt's own program, piece by piece: markers, stale rows, bookmarks."""
 
 import sqlite3
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +15,9 @@ from flexcore_meltano.attempt_main import (
     marker_text,
     merged,
     missing_plugins,
-    running_row,
     state_in,
 )
+from flexcore_meltano.stale_runs import clear_run, is_proven_dead, running_rows
 
 
 @pytest.fixture
@@ -24,7 +26,8 @@ def database(tmp_path: Path) -> Path:
     with sqlite3.connect(path) as connection:
         connection.execute("create table state (state_id text, partial_state text, completed_state text)")
         connection.execute(
-            "create table runs (run_id text, job_name text, state text, started_at text, last_heartbeat_at text)"
+            "create table runs (id integer primary key, run_id text, job_name text, state text, started_at text,"
+            " ended_at text, payload text, last_heartbeat_at text)"
         )
     connection.close()
     return path
@@ -33,7 +36,8 @@ def database(tmp_path: Path) -> Path:
 def insert(database: Path, table: str, *values: str | None) -> None:
     with sqlite3.connect(database) as connection:
         marks = ", ".join("?" * len(values))
-        connection.execute(f"insert into {table} values ({marks})", values)
+        columns = "(run_id, job_name, state, started_at, last_heartbeat_at)" if table == "runs" else ""
+        connection.execute(f"insert into {table} {columns} values ({marks})", values)
     connection.close()
 
 
@@ -95,17 +99,56 @@ def test_a_database_is_ready_once_it_has_its_tables(tmp_path: Path, database: Pa
     assert database_ready(None)
 
 
-def test_the_row_of_a_running_run_tells_its_id_and_its_last_beat(database: Path) -> None:
-    beat = datetime.fromtimestamp(time.time() - 60, UTC).replace(tzinfo=None).isoformat(sep=" ")
-    insert(database, "runs", "aa-bb", "dev:a-to-b", "RUNNING", beat, beat)
-    insert(database, "runs", "cc", "dev:a-to-b", "SUCCESS", beat, beat)
+def ago(seconds: float) -> str:
+    return datetime.fromtimestamp(time.time() - seconds, UTC).replace(tzinfo=None).isoformat(sep=" ")
 
-    row = running_row(str(database), "dev:a-to-b")
 
-    assert row is not None
-    assert row[0] == "aabb"
-    assert 59 < row[1] < 70
-    assert running_row(str(database), "dev:other") is None
+def test_the_rows_of_running_runs_tell_their_id_and_how_long_they_are_silent(database: Path) -> None:
+    insert(database, "runs", "aa-bb", "dev:a-to-b", "RUNNING", ago(90), ago(60))
+    insert(database, "runs", "dd", "dev:a-to-b", "RUNNING", ago(90), None)  # killed before its first heartbeat
+    insert(database, "runs", "cc", "dev:a-to-b", "SUCCESS", ago(60), ago(60))
+
+    rows = running_rows(str(database), "dev:a-to-b")
+
+    assert [(row.run_id, round(row.silent_s, -1)) for row in rows] == [("aabb", 60), ("dd", 90)]
+    assert running_rows(str(database), "dev:other") == []
+    assert running_rows(None, "dev:a-to-b") == []
+
+
+def test_a_run_is_dead_when_its_lock_is_free_or_when_it_is_silent_and_nobody_has_the_database(database: Path) -> None:
+    insert(database, "runs", "aa", "one", "RUNNING", ago(1), ago(1))
+    insert(database, "runs", "bb", "one", "RUNNING", ago(1), ago(1))
+    insert(database, "runs", "cc", "one", "RUNNING", ago(60), ago(60))
+    ours, fresh, silent = running_rows(str(database), "one")
+
+    assert is_proven_dead(ours, ["aa"], str(database))
+    assert not is_proven_dead(fresh, ["aa"], str(database))
+    assert is_proven_dead(silent, ["aa"], str(database))
+
+
+def test_a_silent_run_is_not_dead_while_a_process_has_the_database_open(database: Path) -> None:
+    insert(database, "runs", "cc", "one", "RUNNING", ago(60), ago(60))
+    (silent,) = running_rows(str(database), "one")
+    code = f"f = open({str(database)!r}); print('open', flush=True); import sys; sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+
+    with subprocess.Popen([sys.executable, "-I", "-c", code], **pipes) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        proven = is_proven_dead(silent, [], str(database))
+        other.communicate()
+
+    assert not proven
+
+
+def test_clearing_a_run_says_that_it_failed_and_touches_no_other(database: Path) -> None:
+    insert(database, "runs", "aa", "one", "RUNNING", ago(60), ago(60))
+    insert(database, "runs", "bb", "one", "RUNNING", ago(60), ago(60))
+    dead, other = running_rows(str(database), "one")
+
+    clear_run(str(database), dead)
+
+    assert [row.run_id for row in running_rows(str(database), "one")] == [other.run_id]
 
 
 def test_bookmarks_of_an_incomplete_run_lie_over_the_complete_ones(database: Path) -> None:

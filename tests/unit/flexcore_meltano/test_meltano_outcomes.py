@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from flexcore_meltano.logs import RunLog
+from flexcore_meltano.logs import Pair, RunLog
 from flexcore_meltano.outcomes import TABLE, Ending, failure_of
 
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.runtime.shim import End, Lost, Reason, Status
 
 RECORDED = Path(__file__).parent / "recorded"
+PAIR = Pair(tap="tap-flights", target="target-duckdb", mappers=("mapper-x",))
 
 
 def status(
@@ -23,7 +24,7 @@ def status(
 
 
 def recorded(name: str) -> RunLog:
-    log = RunLog(tap="tap-flights")
+    log = RunLog(pairs=[PAIR])
     list(log.feed((RECORDED / f"{name}.jsonl").read_bytes()))
     list(log.close())
     return log
@@ -33,6 +34,16 @@ def ours(failed: str, note: str) -> RunLog:
     log = RunLog()
     line = {"event": note, "level": "error", "flexcore": {"phase": "failed", "at": 1.0, "failed": failed}}
     list(log.feed(json.dumps(line).encode() + b"\n"))
+    return log
+
+
+def early(name: str, said: str, **more: object) -> RunLog:
+    log = RunLog(pairs=[PAIR])
+    ended = {"event": f"{name} ended before it had read everything", "flexcore": {"phase": "early", "plugin": name}}
+    lines = [{"stdio": "stderr", "name": name, "event": said}, ended]
+    if more:
+        lines.append({"event": "Block run completed", "success": False, "err": "it failed", **more})
+    list(log.feed("".join(json.dumps(line) + "\n" for line in lines).encode()))
     return log
 
 
@@ -53,6 +64,8 @@ ROWS: list[tuple[End, RunLog, ErrorClass, str, str]] = [
     (status(), recorded("tap_config"), ErrorClass.INPUT, "bad plugin settings", "Config validation failed"),
     (status(), recorded("unknown_block"), ErrorClass.INPUT, "bad project", "Block tap-nothing not found"),
     (status(), recorded("tap_fails"), ErrorClass.USER, "tap-flights exit 1", "No such file or directory: 'data/none"),
+    (status(), early("target-duckdb", "loading"), ErrorClass.LOST, "target-duckdb ended early", "loading"),
+    (status(0), early("target-duckdb", "bye"), ErrorClass.USER, "target-duckdb ended early", "rows are missing"),
     (status(3), RunLog(), ErrorClass.USER, "meltano exit 3", "meltano ended with exit 3"),
 ]  # fmt: skip
 
@@ -99,3 +112,51 @@ def test_a_failed_installation_says_what_the_installer_said() -> None:
 
 def test_exit_code_zero_is_success() -> None:
     assert failure_of(status(0), RunLog()) is None
+
+
+def test_a_target_that_complained_before_it_ended_early_is_the_users() -> None:
+    failure = failure_of(status(), early("target-duckdb", "RuntimeError: disk full"))
+
+    assert failure is not None
+    assert (failure.error_class, failure.name) == (ErrorClass.USER, "target-duckdb ended early")
+    assert "disk full" in failure.message
+
+
+def test_a_plugin_that_was_killed_from_outside_is_lost_work() -> None:
+    failure = failure_of(status(), early("tap-flights", "reading", exit_codes={"extractors": -9}))
+
+    assert failure is not None
+    assert (failure.error_class, failure.name) == (ErrorClass.LOST, "tap-flights SIGKILL")
+
+
+def test_a_dead_mapper_is_named_whatever_codes_meltano_makes_up() -> None:
+    failure = failure_of(status(), early("mapper-x", "mapping", exit_codes={"extractors": 1, "loaders": 1}))
+
+    assert failure is not None
+    assert (failure.error_class, failure.name) == (ErrorClass.LOST, "mapper-x ended early")
+
+
+def test_a_mapper_that_fails_is_named() -> None:
+    log = RunLog(pairs=[PAIR])
+    line = {"event": "Block run completed", "success": False, "err": "Mappers failed", "exit_codes": [{"mapper-x": 3}]}
+    list(log.feed(json.dumps(line).encode() + b"\n"))
+
+    failure = failure_of(status(), log)
+
+    assert failure is not None
+    assert failure.name == "mapper-x exit 3"
+
+
+def test_a_target_that_dies_with_the_last_rows_before_it_is_known_by_its_broken_pipe() -> None:
+    log = RunLog(pairs=[PAIR])
+    ended = [{"name": "target-duckdb", "seconds": 1, "ended": 5.0}, {"name": "mapper-x", "seconds": 1, "ended": 6.0}]
+    lines = [
+        {"event": "", "level": "error", "exception": [{"exc_type": "BrokenPipeError", "exc_value": ""}]},
+        {"event": "plugins ran", "flexcore": {"phase": "plugins", "at": 1.0, "spans": ended}},
+    ]
+    list(log.feed("".join(json.dumps(line) + "\n" for line in lines).encode()))
+
+    failure = failure_of(status(), log)
+
+    assert failure is not None
+    assert (failure.error_class, failure.name) == (ErrorClass.LOST, "target-duckdb ended early")

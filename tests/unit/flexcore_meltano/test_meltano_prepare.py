@@ -1,6 +1,7 @@
 """From parameters to argv, environment, locks and installations; and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,25 @@ from flexcore_meltano.client import Executable, NoMeltano, find_executable
 from flexcore_meltano.config import DbtParameters, MeltanoParameters, SingerParameters
 from flexcore_meltano.place import place_of
 from flexcore_meltano.prepare import Asked, Parameters, Prepared, Refused, prepare
-from flexcore_meltano.project import Plugin, Project
-from flexcore_meltano.results import dbt_models
+from flexcore_meltano.project import BadProject, Plugin, Project
 from pydantic import ValidationError
 
 TAP = Plugin(name="tap-a", type="extractors", pip_url="tap-a", settings=frozenset({"files", "url"}))
 TARGET = Plugin(name="target-b", type="loaders", pip_url="target-b", settings=frozenset({"path", "on"}))
+TAP_C = Plugin(name="tap-c", type="extractors", pip_url="tap-c")
+TARGET_D = Plugin(name="target-d", type="loaders", pip_url="target-d")
+MAPPER = Plugin(name="mapper-e", type="mappers", pip_url="mapper-e", mappings=("hide", "seek-not"))
 DBT = Plugin(name="dbt-duckdb", type="utilities", pip_url="dbt-core dbt-duckdb")
 
 
 def asked(root: Path, parameters: Parameters, *, deployed: bool = False, env: dict[str, str] | None = None) -> Asked:
-    project = Project(root=root / "p", plugins=(TAP, TARGET, DBT), environment="dev", environments=("dev",))
+    project = Project(
+        root=root / "p",
+        plugins=(TAP, TARGET, DBT, TAP_C, TARGET_D, MAPPER),
+        environment="dev",
+        environments=("dev",),
+        jobs={"nightly": ("tap-a", "target-b", "tap-c", "hide", "target-d")},
+    )
     return Asked(
         name="fx-name",
         parameters=parameters,
@@ -70,11 +79,13 @@ def test_the_output_folder_is_filled_in_and_told(tmp_path: Path) -> None:
     prepared = singer(tmp_path, config={"target-b": {"path": "$FLEXCORE_OUTPUT/x.db"}})
 
     assert prepared.env["TARGET_B_PATH"] == str(tmp_path / "output" / "x.db")
-    assert prepared.notes["output_location"] == str(tmp_path / "output" / "x.db")
+    assert prepared.notes["output_locations"] == {"target-b": str(tmp_path / "output" / "x.db")}
 
 
 def test_a_url_is_not_told_as_a_location(tmp_path: Path) -> None:
-    assert singer(tmp_path, config={"target-b": {"path": "md:db?token=x"}}).notes["output_location"] is None
+    notes = singer(tmp_path, config={"target-b": {"path": "md:db?token=x"}}).notes
+
+    assert notes["output_locations"] == {"target-b": None}
 
 
 @pytest.mark.parametrize(
@@ -140,16 +151,57 @@ def test_a_dbt_step_invokes_the_projects_dbt_plugin(tmp_path: Path) -> None:
     assert prepared.env["DBT_TARGET_PATH"] == str(tmp_path / "work" / "dbt")
 
 
-def test_dbt_results_are_read_model_by_model(tmp_path: Path) -> None:
-    (tmp_path / "dbt").mkdir()
-    recorded = Path(__file__).parent / "recorded" / "dbt_run_results.json"
-    (tmp_path / "dbt" / "run_results.json").write_bytes(recorded.read_bytes())
+def test_a_dbt_step_that_goes_on_retries(tmp_path: Path) -> None:
+    before = asked(tmp_path, DbtParameters(project="p", command="build", select="a+"))
 
-    models = dbt_models(tmp_path)
+    order = prepare(replace(before, retry=tmp_path / "before")).order
 
-    assert models[1] == {"name": "totals", "status": "success", "rows": 4, "seconds": 0.05}
-    assert [each["status"] for each in models] == ["success", "success", "error", "skipped"]
-    assert "syntax error" in str(models[2]["message"])
+    assert order["argv"][3:] == ["invoke", "dbt-duckdb", "retry", "--state", str(tmp_path / "before")]
+
+
+def test_every_tap_goes_to_every_target_through_its_mappings(tmp_path: Path) -> None:
+    parameters = SingerParameters(
+        project="p", taps=["tap-a", "tap-c"], targets=["target-b", "target-d"], mappings={"tap-c": "hide"}, state="x"
+    )
+
+    prepared = prepare(asked(tmp_path, parameters))
+
+    blocks = ["tap-a", "target-b", "tap-a", "target-d", "tap-c", "hide", "target-b", "tap-c", "hide", "target-d"]
+    assert prepared.order["argv"][-len(blocks) :] == blocks
+    assert [each["id"] for each in prepared.order["states"]] == [
+        f"dev:{tap}-to-{target}:x" for tap in ("tap-a", "tap-c") for target in ("target-b", "target-d")
+    ]
+    assert {each["name"] for group in prepared.order["installs"] for each in group["plugins"]} == {
+        "tap-a", "target-b", "tap-c", "mapper-e", "target-d",
+    }  # fmt: skip
+
+
+def test_patterns_may_be_for_one_of_several_taps(tmp_path: Path) -> None:
+    parameters = SingerParameters(project="p", taps=["tap-a", "tap-c"], target="target-b", select={"tap-c": ["s.*"]})
+
+    env = prepare(asked(tmp_path, parameters)).env
+
+    assert (env["TAP_C__SELECT"], "TAP_A__SELECT" in env) == ('["s.*"]', False)
+
+
+def test_a_state_id_in_full_needs_el(tmp_path: Path) -> None:
+    order = singer(tmp_path, state={"id": "prod:crm"}, full_refresh=True).order
+
+    assert order["argv"][3:6] == ["el", "--no-install", "--run-id"]
+    assert order["argv"][-5:] == ["--state-id", "prod:crm", "--full-refresh", "tap-a", "target-b"]
+    assert [each["id"] for each in order["states"]] == ["prod:crm"]
+
+
+def test_an_unknown_mapping_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadProject, match="no mapping 'seek'"):
+        singer(tmp_path, mappings="seek")
+
+
+def test_a_job_takes_the_locks_of_its_pipelines(tmp_path: Path) -> None:
+    order = prepare(asked(tmp_path, MeltanoParameters(project="p", args=["run", "nightly"]))).order
+
+    assert [each["id"] for each in order["states"]] == ["dev:tap-a-to-target-b", "dev:tap-c-to-target-d"]
+    assert order["argv"][3:] == ["run", "nightly"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +209,10 @@ def test_dbt_results_are_read_model_by_model(tmp_path: Path) -> None:
     [
         {"target": "t"},
         {"tap": "a", "taps": ["a"], "target": "t"},
-        {"taps": ["a", "b"], "target": "t"},
+        {"taps": ["a", "a"], "target": "t"},
+        {"taps": ["a", "b"], "target": "t", "state": {"id": "x"}},
+        {"tap": "a", "target": "t", "state": {"id": "x"}, "mappings": ["m"]},
+        {"tap": "a", "target": "t", "select": {"b": ["*"]}},
         {"tap": "a", "targets": [], "project": "p"},
         {"tap": "a", "target": "t", "state": "a b"},
         {"tap": "a", "target": "t", "colour": "red"},
@@ -171,7 +226,7 @@ def test_parameters_that_make_no_sense_are_refused(given: dict[str, Any]) -> Non
 def test_lists_of_one_are_accepted() -> None:
     parameters = SingerParameters(project="p", taps=["a"], targets=["b"])
 
-    assert (parameters.extractor, parameters.loader) == ("a", "b")
+    assert (parameters.extractors, parameters.loaders) == (["a"], ["b"])
 
 
 def test_the_projects_own_meltano_comes_first(tmp_path: Path) -> None:

@@ -13,6 +13,10 @@ environments:
 - name: dev
   config: {plugins: {extractors: [{name: tap-b, config: {limit: 5}}]}}
 - name: prod
+  state_id_suffix: p1
+jobs:
+- name: both
+  tasks: [tap-a hide target-x, [tap-b, target-x]]
 include_paths: [more/*.yml]
 plugins:
   extractors:
@@ -23,6 +27,8 @@ plugins:
   - name: tap-b
     inherit_from: tap-a
     config: {path: b.csv}
+  mappers:
+  - {name: mapper-m, pip_url: m, mappings: [{name: hide, config: {}}]}
 """
 
 
@@ -40,7 +46,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_included_files_count(root: Path) -> None:
-    assert {each.name for each in read_project(root).plugins} == {"tap-a", "tap-b", "target-x"}
+    assert {each.name for each in read_project(root).plugins} == {"tap-a", "tap-b", "mapper-m", "target-x"}
 
 
 def test_an_heir_has_its_parents_settings_and_installation_and_the_environments_config(root: Path) -> None:
@@ -63,6 +69,27 @@ def test_an_unknown_plugin_is_refused_with_those_there_are(root: Path) -> None:
         read_project(root).plugin("tap-z", "extractors")
 
     assert refusal.value.hint == "extractors there: tap-a, tap-b"
+
+
+def test_a_mapper_is_found_by_its_mappings(root: Path) -> None:
+    project = read_project(root)
+
+    assert project.mapper("hide").name == "mapper-m"
+    assert project.find("hide") == project.plugin("mapper-m")
+
+
+def test_the_state_id_is_meltanos_with_what_the_environment_adds(root: Path) -> None:
+    dev, prod = read_project(root), read_project(root, environment="prod")
+
+    assert dev.state_id("tap-a", "target-x") == "dev:tap-a-to-target-x"
+    assert prod.state_id("tap-a", "target-x") == "prod:tap-a-to-target-x:p1"
+    assert prod.state_id("tap-a", "target-x", "own") == "prod:tap-a-to-target-x:own"
+
+
+def test_jobs_are_put_in_as_their_blocks(root: Path) -> None:
+    blocks = read_project(root).blocks(["tap-a", "both", "tap-b"])
+
+    assert list(blocks) == ["tap-a", "tap-a", "hide", "target-x", "tap-b", "target-x", "tap-b"]
 
 
 def test_an_unknown_environment_is_refused(root: Path) -> None:
