@@ -27,6 +27,8 @@ def told(board: Board, text: str) -> list[str]:
         (log(event="Environment 'dev' is active"), "Environment 'dev' is active"),
         (log(event="no state", name="tap", level="warning"), "warning: tap: no state"),
         (log(event="broken", level="error"), "error: broken"),
+        (log(message="slow", logger="web", ms=12, to="a b", pid=7), 'web: slow ms=12 to="a b"'),
+        (log(event="synced", name="tap", stdio="stderr", cmd_type="elb"), "tap: synced"),
         (log(event="a\x1b[31mb"), "ab"),
         ('{"event": "order placed", "n": 3}', '{"event": "order placed", "n": 3}'),
         ('{"rows": 3}', '{"rows": 3}'),
@@ -36,7 +38,16 @@ def told(board: Board, text: str) -> list[str]:
     ],
 )
 def test_a_line_is_read(line: str, text: str) -> None:
-    assert list(read(line)) == [LogLine(text)]
+    assert [(each.text, each.is_bookkeeping) for each in read(line)] == [(text, False)]
+
+
+def test_a_level_is_known_and_in_colour_where_there_are_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flexcore.cli.render.has_colours", lambda stream: True)
+
+    (line,) = read(log(event="broken", level="FATAL"))
+
+    assert line == LogLine("error: broken", level="critical")
+    assert line.coloured() == "\x1b[31merror\x1b[0m: broken"
 
 
 def test_an_event_of_several_lines_and_its_traceback_stay_together() -> None:
