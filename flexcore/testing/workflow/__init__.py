@@ -1,0 +1,1 @@
+"""Tests of workflows: played by the real engine with mocked tasks in virtual time (`flexcore workflow test`)."""
