@@ -15,6 +15,9 @@ from flexcore.language.nodes import MapNode, Node, plain
 from flexcore.model.errors import InvalidSettings
 from flexcore.model.values import JSON
 
+NAMED = ("runtimes", "workflow_templates")
+"""Sections whose second level is a name that its author chose, with keys below it."""
+
 _PREFIX = "FLEXCORE_"
 _REFERENCE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -58,9 +61,9 @@ def from_file(path: Path, variables: Mapping[str, str]) -> dict[str, Given]:
 
 
 def _leaves(node: Node, prefix: str) -> Iterator[tuple[str, Node]]:
-    """Give the dotted keys: two levels deep, three below `runtimes`; what is deeper is the value of its key."""
+    """Give the dotted keys: two levels deep, three in sections of names; what is deeper is the value of its key."""
     depth = prefix.count(".") + bool(prefix)
-    if not isinstance(node, MapNode) or not node.entries or depth >= (3 if prefix.startswith("runtimes") else 2):
+    if not isinstance(node, MapNode) or not node.entries or depth >= (3 if prefix.partition(".")[0] in NAMED else 2):
         yield prefix, node
         return
     for entry in node.entries:
@@ -89,9 +92,9 @@ def _interpolated(value: JSON, variables: Mapping[str, str], place: str) -> Any:
 
 
 def from_environment(
-    variables: Mapping[str, str], runtimes: Mapping[str, str], known: Iterable[str]
+    variables: Mapping[str, str], names: Mapping[str, Mapping[str, str]], known: Iterable[str]
 ) -> dict[str, Given]:
-    """Read `FLEXCORE_SECTION__KEY` variables. `runtimes` maps names as variables spell them to the real ones.
+    """Read `FLEXCORE_SECTION__KEY` variables. `names` maps, by section, names as variables spell them to the real ones.
 
     A known key with one underscore too few is refused; other `FLEXCORE_…` variables are not settings.
     """
@@ -102,7 +105,7 @@ def from_environment(
         if rest == name or rest.startswith("SECRET_"):
             continue
         if "__" in rest:
-            key = _key_of_variable(rest, runtimes)
+            key = _key_of_variable(rest, names)
             given[key] = Given(text, f"environment {name}", text)
         elif rest in dotted:
             right = _PREFIX + dotted[rest].upper().replace(".", "__")
@@ -110,9 +113,9 @@ def from_environment(
     return given
 
 
-def _key_of_variable(rest: str, runtimes: Mapping[str, str]) -> str:
+def _key_of_variable(rest: str, names: Mapping[str, Mapping[str, str]]) -> str:
     parts = rest.lower().split("__")
-    if parts[0] == "runtimes" and len(parts) > 1:
-        # A variable's name has no dashes; a runtime's may.
-        parts[1] = runtimes.get(parts[1], parts[1])
+    if parts[0] in NAMED and len(parts) > 1:
+        # A variable's name has no dashes; what somebody named may.
+        parts[1] = names.get(parts[0], {}).get(parts[1], parts[1])
     return ".".join(parts)

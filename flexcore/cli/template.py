@@ -1,13 +1,14 @@
-"""`flexcore template …`: the library, always local."""
+"""`flexcore template …`: the library and the settings' templates, always local."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from flexcore.cli.library import copy, template, templates
+from flexcore.cli.library import Template, copy, template, templates
 from flexcore.cli.options import options_of
-from flexcore.cli.render import emit, listing, pretty
+from flexcore.cli.render import emit, listing, pretty, table
+from flexcore.cli.session import settings_of
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="The library of ready workflows."
@@ -17,23 +18,19 @@ app = typer.Typer(
 @app.command("list")
 def list_(context: typer.Context) -> None:
     """List the templates."""
-    items = [each.document() for each in templates()]
-    listing(options_of(context), items, ("name", "runtime", "summary"), "no templates")
+    options = options_of(context)
+    items = [each.document() for each in templates(settings_of(options).workflow_templates)]
+    listing(options, items, ("name", "runtime", "summary", "requires", "origin", "status"), "no templates")
 
 
 @app.command()
 def show(context: typer.Context, name: Annotated[str, typer.Argument(metavar="TEMPLATE")]) -> None:
-    """Describe a template and its parameters."""
-    found = template(name)
-    lines = [
-        f"{found.name}: {found.summary}",
-        "",
-        found.description.strip(),
-        "",
-        "parameters",
-        pretty(found.parameters),
-    ]
-    emit(options_of(context), found.document(), lines)
+    """Describe a template and its inputs."""
+    options = options_of(context)
+    found = template(name, settings_of(options).workflow_templates)
+    lines = [f"{found.name}: {found.summary}", ""]
+    lines += [found.description.strip(), ""] if found.description else []
+    emit(options, found.document(), [*lines, *_inputs(found)])
 
 
 @app.command()
@@ -43,7 +40,24 @@ def use(
     folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Where to; ./TEMPLATE by default.")] = None,
 ) -> None:
     """Copy a template into a new folder. Never overwrites."""
+    options = options_of(context)
     target = folder or Path(name)
-    copy(template(name), target)
+    copy(template(name, settings_of(options).workflow_templates), target)
     text = f"copied template {name} to {target}; run it with: flexcore workflow execute {target}"
-    emit(options_of(context), {"template": name, "folder": str(target)}, text)
+    emit(options, {"template": name, "folder": str(target)}, text)
+
+
+def _inputs(found: Template) -> list[str]:
+    if not isinstance(found.parameters, dict) or not found.parameters:
+        return ["no inputs"]
+    schemas = {name: each if isinstance(each, dict) else {} for name, each in found.parameters.items()}
+    rows = [
+        (name, _type(each), pretty(each["default"]) if "default" in each else "required", each.get("description", ""))
+        for name, each in schemas.items()
+    ]
+    return table(("INPUT", "TYPE", "DEFAULT", "MEANING"), rows)
+
+
+def _type(schema: dict[str, Any]) -> str:
+    choices = schema.get("enum")
+    return " | ".join(map(str, choices)) if isinstance(choices, list) else str(schema.get("type", "any"))
