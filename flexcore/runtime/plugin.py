@@ -46,7 +46,8 @@ class RuntimePlugin:
     """A kind of runtime. Everything but `kind` and `create` has a default.
 
     `parameters` has the schema of `with` per step kind. They are pydantic models with `extra="forbid"`; the core never
-    knows the keys.
+    knows the keys. `certify` is where the conformance kit finds the harness for this kind: `module:factory`, a function
+    of a `flexcore.testing.runtime_processes.Subject`; without, the one for runtimes that run `bash` steps.
     """
 
     kind: str
@@ -54,3 +55,4 @@ class RuntimePlugin:
     interface: int = INTERFACE_VERSION
     config: type[BaseModel] = NoConfig
     parameters: Mapping[StepKind, type[BaseModel]] = field(default_factory=dict)
+    certify: str | None = None

@@ -15,9 +15,10 @@ from typing import assert_never
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from flexcore.model.errors import RuntimeUnavailable
-from flexcore.model.execution import Handle
+from flexcore.model.execution import Handle, Usage
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.ids import AttemptId, external_name
+from flexcore.model.values import JSON
 from flexcore.model.workflow import StepKind
 from flexcore.runtime.interface import (
     AttemptScope,
@@ -56,11 +57,14 @@ class Script(BaseModel):
     stdout: str = ""
     stderr: str = ""
     stdout_base64: str = ""
+    stdout_times: int = 1
     metrics: dict[str, float] = {}
     progress: list[float] = []
     mark: str = ""  # counted in `World.begun` when the work begins
     child: bool = False  # has a child process, as far as `World.alive` is concerned
+    memory_bytes: int = 0  # ends it as `oom` when the step's requirements allow less
     gate: str = ""  # waits until `World.open`
+    stdout_after: str = ""  # written behind the gate
     delay_s: float = 0
     ignores_term: bool = False  # has to be killed after the grace
     lost: bool = False  # vanishes instead of ending
@@ -70,6 +74,10 @@ class Script(BaseModel):
     message: str = "scripted failure"
     output: JsonValue = None
     output_bytes: int = 0  # instead of `output`: a text of this size
+    tells_env: str = ""  # instead of `output`: the bytes of a variable, in hexadecimal digits
+    tells_file: str = ""  # the same of a file of the workflow
+    carried: str = ""  # instead of `output`: the length of this
+    cpu_s: float | None = None
     late: bool = False  # breaks the rules: reports on after the end
 
 
@@ -88,14 +96,20 @@ class ScriptedWork:
 
     name: str
     installation: str
-    attempt: AttemptId
+    request: ExecutionRequest
     script: Script
     identity: str
     logs: dict[LogStream, bytearray] = field(default_factory=dict)
     result: ExecutionResult | None = None
     told_to_end: bool = False
+    child: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
+
+    @property
+    def attempt(self) -> AttemptId:
+        """The attempt that the work is for."""
+        return self.request.id
 
     def write(self, stream: LogStream, data: bytes) -> None:
         """Put something out."""
@@ -107,6 +121,7 @@ class ScriptedWork:
         """End, once."""
         if self.result is None:
             self.result = result
+            self.child = False
             self._announce()
 
     def unread(self, offsets: dict[LogStream, int]) -> LogChunk | None:
@@ -125,16 +140,22 @@ class ScriptedWork:
 
 
 class World:
-    """Where scripted work lives. Shared by instances before and after a restart, and by installations."""
+    """Where scripted work lives. Shared by instances before and after a restart, and by installations.
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    With `keeps_deadlines`, work is ended at its deadline; without, that is left to whoever asked for it.
+    """
+
+    def __init__(self, clock: Clock | None = None, *, keeps_deadlines: bool = False) -> None:
         self.clock: Clock = clock or ManualClock()
+        self.keeps_deadlines = keeps_deadlines
         self.works: dict[str, ScriptedWork] = {}
         self.begun: Counter[str] = Counter()
         self.calls: list[tuple[str, ExecutionRequest | CleanupScope | None]] = []
         self.health = Health.UP
         self.health_hangs = False
         self.reachable = True
+        self.shown: list[str] = []  # what others can read while work runs
+        self.kept: list[str] = []  # what stays when it is gone
         self._gates: dict[str, asyncio.Event] = {}
         self._tries: Counter[str] = Counter()
 
@@ -144,7 +165,8 @@ class World:
 
     def alive(self, mark: str) -> bool:
         """Say whether anything of the marked work is still there."""
-        return any(work.script.mark == mark and work.result is None for work in self.works.values())
+        marked = [work for work in self.works.values() if work.script.mark == mark]
+        return any(work.result is None or work.child for work in marked)
 
     def told_to_end(self, mark: str) -> bool:
         """Say whether the marked work was asked to end before it was killed."""
@@ -159,9 +181,10 @@ class World:
 
     def start(self, name: str, installation: str, request: ExecutionRequest, script: Script) -> ScriptedWork:
         """Begin new work."""
-        work = ScriptedWork(name, installation, request.id, script, identity=f"work-{len(self.calls)}")
+        identity = f"work-{len(self.calls)}"
+        work = ScriptedWork(name, installation, request, script, identity, child=script.child)
         self.works[name] = work
-        work.task = asyncio.create_task(self._run(work), name=name)
+        work.task = asyncio.create_task(self._timed(work), name=name)
         return work
 
     async def end(self, work: ScriptedWork, grace: timedelta) -> None:
@@ -179,7 +202,7 @@ class World:
         """Reach the runtime, or not."""
         self._tries[name] += 1
         if not self.reachable or self._tries[name] <= script.unavailable:
-            raise RuntimeUnavailable("the scripted runtime cannot be reached")
+            raise RuntimeUnavailable("the scripted runtime cannot be reached", hint="the script wants it so")
 
     def interrupts(self, name: str, script: Script) -> bool:
         """Say whether this stream loses its connection."""
@@ -192,19 +215,36 @@ class World:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _timed(self, work: ScriptedWork) -> None:
+        deadline = work.request.deadline
+        if deadline is None or not self.keeps_deadlines:
+            await self._run(work)
+            return
+        try:
+            async with asyncio.timeout((deadline - self.clock.now()).total_seconds()):
+                await self._run(work)
+        except TimeoutError:
+            work.finish(_failed(ErrorClass.TIMEOUT, "over its deadline"))
+
     async def _run(self, work: ScriptedWork) -> None:
         script = work.script
-        work.write(LogStream.STDOUT, script.stdout.encode() + base64.b64decode(script.stdout_base64))
+        once = script.stdout.encode() + base64.b64decode(script.stdout_base64)
+        work.write(LogStream.STDOUT, once * script.stdout_times)
         work.write(LogStream.STDERR, script.stderr.encode())
         if script.mark:
             self.begun[script.mark] += 1
+        limit = work.request.requirements.memory
+        if limit is not None and script.memory_bytes > limit:
+            work.finish(_failed(ErrorClass.OOM, "used more memory than its limit"))
+            return
         if script.gate:
             await self._gates.setdefault(script.gate, asyncio.Event()).wait()
+        work.write(LogStream.STDOUT, script.stdout_after.encode())
         if script.delay_s:
             await self.clock.sleep(timedelta(seconds=script.delay_s))
         if script.lost:
             self.lose(work.name)
-        work.finish(_result(script))
+        work.finish(_result(script, work.request))
 
 
 class ScriptedRuntime:
@@ -223,7 +263,11 @@ class ScriptedRuntime:
         try:
             script = Script.model_validate(dict(request.parameters))
         except ValidationError as error:
-            yield Finished(_failed(ErrorClass.INPUT, f"{error.error_count()} parameters are not right"))
+            wrong = ", ".join(".".join(map(str, each["loc"])) for each in error.errors())
+            yield Finished(_failed(ErrorClass.INPUT, f"parameters are not right: {wrong}"))
+            return
+        if request.kind not in self._config.kinds:
+            yield Finished(_failed(ErrorClass.INPUT, f"a {request.kind.value} step cannot run here"))
             return
         name = external_name(self._installation, request.id)
         self.world.connect(name, script)
@@ -310,14 +354,25 @@ async def _reported(work: ScriptedWork, offsets: dict[LogStream, int]) -> AsyncG
             await changed.wait()
 
 
-def _result(script: Script) -> ExecutionResult:
+def _result(script: Script, request: ExecutionRequest) -> ExecutionResult:
     if script.fail is not None:
         return _failed(script.fail, script.message)
     if script.signal:
         return _failed(ErrorClass.USER, f"killed by {script.signal}", name=script.signal)
     if script.exit_code:
         return _failed(ErrorClass.USER, f"ended with exit code {script.exit_code}", name=f"exit {script.exit_code}")
-    return ExecutionResult(outcome=Succeeded("x" * script.output_bytes if script.output_bytes else script.output))
+    return ExecutionResult(outcome=Succeeded(_output(script, request)), usage=Usage(cpu_s=script.cpu_s))
+
+
+def _output(script: Script, request: ExecutionRequest) -> JSON:
+    if script.tells_env:
+        value = request.env.get(script.tells_env)
+        return {"hex": None if value is None else value.encode().hex()}
+    if script.tells_file:
+        return {"hex": (request.folder / script.tells_file).read_bytes().hex()}
+    if script.carried:
+        return {"length": len(script.carried)}
+    return "x" * script.output_bytes if script.output_bytes else script.output
 
 
 def _failed(error_class: ErrorClass, message: str, name: str = "") -> ExecutionResult:

@@ -1,154 +1,76 @@
-"""Checks of what becomes of work that nobody reads, that is found again, ended or lost. All of it leaves nothing."""
+"""Checks of how work is ended and looked for: cleanup, its scopes, process trees, surveys. All of it leaves nothing."""
 
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
 from flexcore.model.failure import ErrorClass
-from flexcore.model.ids import external_name
+from flexcore.model.ids import StepPath
 from flexcore.runtime.interface import (
     AttemptScope,
     CleanupReport,
+    ExecutionScope,
+    Failed,
     Feature,
-    LogChunk,
-    LogStream,
+    Finished,
     Submitted,
     Survey,
 )
-from flexcore.testing.runtime_harness import (
-    Behaviour,
-    Examination,
-    Stream,
-    eventually,
-    expect,
-    expect_log,
-    failure,
-    fresh_name,
-    only,
-    output,
-    refuses_logs,
-)
+from flexcore.testing.runtime_examination import Examination, failure, only
+from flexcore.testing.runtime_harness import Behaviour, expect, fresh_name, gated
 
-_SHORT = timedelta(seconds=0.5)
-
-
-async def closing_detaches(exam: Examination) -> None:
-    """Stopping to read is not cancelling: the control plane may stop at any time."""
-    behaviour = _gated()
-    request, stream, _ = await exam.begin(behaviour)
-
-    await stream.detach()
-
-    expect(await exam.harness.alive(behaviour.mark), "the work ended with the reading")
-    await _expect_adoption(exam, behaviour, exam.stream(request))
-
-
-async def adopted_by_handle(exam: Examination) -> None:
-    """After a restart, the stored handle finds the work, which is not started again."""
-    behaviour = _gated()
-    request, stream, handle = await exam.begin(behaviour)
-    await stream.detach()
-
-    again = exam.stream(replace(request, handle=handle), await exam.restarted())
-
-    await _expect_adoption(exam, behaviour, again)
-
-
-async def adopted_by_name(exam: Examination) -> None:
-    """A crash between the start and the storing of the handle must not double the work."""
-    behaviour = _gated()
-    request, stream, _ = await exam.begin(behaviour)
-    await stream.detach()
-
-    again = exam.stream(request, await exam.restarted())
-
-    await _expect_adoption(exam, behaviour, again)
-
-
-async def adoption_repeats_no_log_byte(exam: Examination) -> None:
-    """Logs go on where the store has them."""
-    behaviour = replace(_gated(), stdout=b"before the restart\n", output=None)
-    request, stream, handle = await exam.begin(behaviour)
-    await stream.detach()
-    await exam.harness.open(behaviour.gate)
-    offsets = {LogStream.STDOUT: 7}
-
-    events = await exam.stream(replace(request, handle=handle, log_offsets=offsets), await exam.restarted()).rest()
-
-    if Feature.ADOPTION in exam.unsupported or refuses_logs(exam, events):
-        return
-    starts = 0 if Feature.LOG_OFFSETS in exam.unsupported else 7
-    chunks = [each for each in events if isinstance(each, LogChunk) and each.stream is LogStream.STDOUT]
-    first = chunks[0].offset if chunks else None
-    expect(first == starts, f"expected the logs from offset {starts} on, they begin at {first}")
-    expect_log(events, LogStream.STDOUT, behaviour.stdout[starts:])
-
-
-async def two_executes_run_once(exam: Examination) -> None:
-    """Two servers may believe for a moment that the attempt is theirs."""
-    behaviour = _gated()
-    request = exam.request(behaviour)
-    streams = [exam.stream(request), exam.stream(request, await exam.restarted())]
-
-    readings = [asyncio.create_task(stream.rest()) for stream in streams]
-    await exam.has_begun(behaviour.mark)
-    await exam.harness.open(behaviour.gate)
-    results = [output(events) for events in await asyncio.gather(*readings)]
-
-    expect(results == [behaviour.output] * 2, f"the results are {results!r}")
-    expect(await exam.harness.begun(behaviour.mark) == 1, "the work ran twice")
-
-
-async def execute_after_the_end_gives_the_same_result(exam: Examination) -> None:
-    """The end may come while nobody reads."""
-    behaviour = Behaviour(mark=fresh_name("m"), output={"only": "once"})
-    request = exam.request(behaviour)
-    first = await exam.stream(request).rest()
-
-    handle = only(Submitted, first).handle
-    again = await exam.stream(replace(request, handle=handle), await exam.restarted()).rest()
-
-    if Feature.ADOPTION in exam.unsupported:
-        failure(again, ErrorClass.LOST)
-    else:
-        expect(output(again) == output(first), f"expected {output(first)!r}, found {output(again)!r}")
-    expect(await exam.harness.begun(behaviour.mark) == 1, "the work ran twice")
+_LONG_S = 60.0
 
 
 async def cleanup_asks_before_it_kills(exam: Examination) -> None:
     """Cancelling gives work the grace to put its things in order, and is the end of the attempt."""
-    behaviour = _gated()
+    behaviour = gated()
     request, stream, handle = await exam.begin(behaviour)
 
     reading = asyncio.create_task(stream.rest())
-    await _cleaned(exam, AttemptScope(id=request.id, handle=handle, grace=timedelta(seconds=20)))
+    await exam.cleaned(exam.scope(request, handle, grace_s=20))
 
     failure(await reading, ErrorClass.CANCELLED)
     told = await exam.harness.told_to_end(behaviour.mark)
-    supported = Feature.CANCEL_GRACE not in exam.unsupported
+    supported = not exam.lacks(Feature.CANCEL_GRACE)
     expect(told is supported, f"the work was {'' if told else 'not '}told, the capability says otherwise")
     await exam.is_over(behaviour.mark)
 
 
 async def cleanup_kills_after_the_grace(exam: Examination) -> None:
     """Work that will not end is ended."""
-    behaviour = replace(_gated(), ignores_term=True)
+    behaviour = replace(gated(), ignores_term=True)
     request, stream, handle = await exam.begin(behaviour)
 
     reading = asyncio.create_task(stream.rest())
-    await _cleaned(exam, AttemptScope(id=request.id, handle=handle, grace=_SHORT))
+    await exam.cleaned(exam.scope(request, handle))
 
     failure(await reading, ErrorClass.CANCELLED)
     await exam.is_over(behaviour.mark)
 
 
+async def harsher_cleanup_overtakes(exam: Examination) -> None:
+    """Who cancelled politely may lose patience: a second cancel with less grace does not wait for the first."""
+    behaviour = replace(gated(), ignores_term=True)
+    request, stream, handle = await exam.begin(behaviour)
+    polite = asyncio.create_task(exam.runtime.cleanup(exam.scope(request, handle, grace_s=_LONG_S)))
+    await asyncio.sleep(0)
+
+    await exam.cleaned(exam.scope(request, handle, grace_s=0), await exam.beside())
+
+    await exam.is_over(behaviour.mark)
+    polite.cancel()
+    await asyncio.gather(polite, return_exceptions=True)
+    await stream.detach()
+
+
 async def cleanup_is_idempotent(exam: Examination) -> None:
     """A cancel is sent until it is confirmed, so it comes more than once."""
-    behaviour = _gated()
+    behaviour = gated()
     request, stream, handle = await exam.begin(behaviour)
-    scope = AttemptScope(id=request.id, handle=handle, grace=timedelta(seconds=5))
+    scope = exam.scope(request, handle, grace_s=5)
 
-    reports = [await _cleaned(exam, scope) for _ in range(2)]
+    reports = [await exam.cleaned(scope) for _ in range(2)]
     await stream.detach()
 
     expect(reports[0].gone == reports[1].gone, f"first {set(reports[0].gone)}, then {set(reports[1].gone)}")
@@ -160,87 +82,146 @@ async def cleanup_of_the_unknown_is_gone(exam: Examination) -> None:
 
     report = await exam.runtime.cleanup(AttemptScope(id=request.id))
 
-    name = external_name(exam.harness.installation, request.id)
+    name = exam.name_of(request)
     expect(report.gone == {name}, f"expected {name} to be gone: {report}")
     expect(not report.pending and not report.unknown, f"nothing is pending or unknown: {report}")
 
 
+async def cleanup_by_name_alone(exam: Examination) -> None:
+    """A cancel may come before the handle was stored, and from another server than the one that started the work."""
+    behaviour = gated()
+    request, stream, _ = await exam.begin(behaviour)
+    await stream.detach()
+
+    await exam.cleaned(exam.scope(request), await exam.beside())
+
+    await exam.is_over(behaviour.mark)
+
+
+async def cleanup_after_the_end(exam: Examination) -> None:
+    """The control plane tidies up behind every attempt, also behind those that ended well, and late."""
+    request = exam.request(Behaviour(output={"a": 1}))
+    handle = only(Submitted, await exam.stream(request).rest()).handle
+
+    report = await exam.cleaned(exam.scope(request, handle), await exam.beside())
+
+    expect(not report.pending, f"nothing is pending after the end: {report}")
+    left = await exam.runtime.cleanup(Survey(exam.harness.installation))
+    expect(handle.name not in left.pending, f"{handle.name} is still listed after its cleanup")
+
+
+async def cleaned_up_work_is_not_started_again(exam: Examination) -> None:
+    """Who comes back with the handle of work that was ended must not set it off once more."""
+    behaviour = gated()
+    request, stream, handle = await exam.begin(behaviour)
+    await stream.detach()
+    await exam.cleaned(exam.scope(request, handle, grace_s=5))
+    await exam.harness.open(behaviour.gate)
+
+    events = await exam.stream(replace(request, handle=handle), await exam.beside()).rest()
+
+    await exam.ran_once(behaviour.mark)
+    outcome = only(Finished, events).result.outcome
+    ended = (ErrorClass.LOST, ErrorClass.CANCELLED)
+    expect(isinstance(outcome, Failed) and outcome.failure.error_class in ended, f"ended work came to {outcome}")
+
+
 async def cleanup_ends_the_whole_tree(exam: Examination) -> None:
     """Children that went into a session of their own are the step's as well."""
-    behaviour = replace(_gated(), child=True)
+    behaviour = replace(gated(), child=True)
     request, stream, handle = await exam.begin(behaviour)
 
-    await _cleaned(exam, AttemptScope(id=request.id, handle=handle, grace=_SHORT))
+    await exam.cleaned(exam.scope(request, handle))
     await stream.detach()
 
     await exam.is_over(behaviour.mark)
 
 
-async def vanished_work_is_lost(exam: Examination) -> None:
-    """Work that is gone without a word has no outcome; it is neither failed nor started again behind our back."""
-    behaviour = _gated()
+async def children_end_with_the_work(exam: Examination) -> None:
+    """A process that a step left behind would run beside the next attempt, and nobody would know of it."""
+    behaviour = Behaviour(mark=fresh_name("m"), child=True)
+
+    await exam.run(behaviour)
+
+    await exam.is_over(behaviour.mark)
+
+
+async def execution_scope_ends_all_of_it(exam: Examination) -> None:
+    """At the end of an execution everything of it goes, and nothing of any other."""
+    mine, later, other = gated(), gated(), gated()
+    request, first, _ = await exam.begin(mine)
+    sibling = replace(request.id, path=StepPath("sibling"))
+    _, second, _ = await exam.begin(later, await exam.beside(), id=sibling)
+    _, third, _ = await exam.begin(other, await exam.beside())
+
+    await exam.cleaned_all(ExecutionScope(execution=request.id.execution, grace=timedelta(seconds=5)))
+
+    for behaviour in (mine, later):
+        await exam.is_over(behaviour.mark)
+    expect(await exam.harness.alive(other.mark), "the work of another execution was ended")
+    for stream in (first, second, third):
+        await stream.detach()
+
+
+async def foreign_installation_is_left_alone(exam: Examination) -> None:
+    """Another store's control plane may know the same ids; what it ends must be its own."""
+    behaviour = gated()
     request, stream, handle = await exam.begin(behaviour)
+    neighbour = await exam.harness.runtime(fresh_name("neighbour-"))
+
+    await neighbour.cleanup(exam.scope(request, grace_s=0))
+    await neighbour.cleanup(ExecutionScope(execution=request.id.execution, grace=timedelta(0)))
+    listed = await neighbour.cleanup(Survey(exam.harness.installation))
+
+    expect(await exam.harness.alive(behaviour.mark), "a neighbour's cleanup ended our work")
+    if not exam.lacks(Feature.SURVEY):
+        expect(await _is_listed(exam, handle.name), "a neighbour's cleanup made our work unknown")
+    expect(set(listed.pending) <= {handle.name}, f"a neighbour is told of {set(listed.pending)}")
     await stream.detach()
-    await exam.harness.lose(behaviour.mark, handle)
-    await exam.harness.open(behaviour.gate)
-
-    events = await exam.stream(replace(request, handle=handle), await exam.restarted()).rest()
-
-    failure(events, ErrorClass.LOST)
-    expect(await exam.harness.begun(behaviour.mark) == 1, "the work was started again")
 
 
 async def survey_lists_what_runs_here(exam: Examination) -> None:
     """Orphans are found by what the runtime says carries our label; a neighbour's work must never be in it."""
     neighbour = await exam.harness.runtime(fresh_name("neighbour-"))
-    mine, theirs = _gated(), _gated()
+    mine, theirs = gated(), gated()
     request, stream, handle = await exam.begin(mine)
-    other = exam.request(theirs)
-    beside = exam.stream(other, neighbour)
-    await beside.until(lambda event: isinstance(event, Submitted))
-    await exam.has_begun(theirs.mark)
+    other, beside, _ = await exam.begin(theirs, neighbour)
 
     report = await exam.runtime.cleanup(Survey(exam.harness.installation))
 
     for each in (stream, beside):
         await each.detach()
-    await neighbour.cleanup(AttemptScope(id=other.id, grace=timedelta(0)))
-    if Feature.SURVEY in exam.unsupported:
-        expect(not report.pending and report.unknown, f"an unsupported survey says so in `unknown`: {report}")
+    await neighbour.cleanup(exam.scope(other, grace_s=0))
+    if exam.lacks(Feature.SURVEY):
+        _expect_refusal(report)
         return
     expect(report.pending == {handle.name}, f"expected {handle.name} alone: {report}")
     expect(report.attempts.get(handle.name) == request.id, f"expected attempt {request.id}: {report}")
     expect(await exam.harness.alive(mine.mark), "the survey ended what it listed")
 
 
-def _gated() -> Behaviour:
-    """Work that waits until it is let go."""
-    mark = fresh_name("m")
-    return Behaviour(mark=mark, gate=mark, output={"mark": mark})
+async def survey_finds_what_a_dead_server_left(exam: Examination) -> None:
+    """What is listed can be ended with nothing but what the list says, and is not listed any more."""
+    behaviour = gated()
+    _, stream, handle = await exam.begin(behaviour)
+    await stream.detach()
+    later = await exam.beside()
 
+    report = await later.cleanup(Survey(exam.harness.installation))
 
-async def _expect_adoption(exam: Examination, behaviour: Behaviour, stream: Stream) -> None:
-    """Read the attempt again: the same work goes on to its result, or is honestly lost where adoption is not had."""
-    reading = asyncio.create_task(stream.rest())
-    await exam.harness.open(behaviour.gate)
-    events = await reading
-    expect(await exam.harness.begun(behaviour.mark) == 1, "the work was started again")
-    if Feature.ADOPTION in exam.unsupported:
-        failure(events, ErrorClass.LOST)
+    if exam.lacks(Feature.SURVEY):
+        _expect_refusal(report)
         return
-    expect(output(events) == behaviour.output, f"expected {behaviour.output!r}, found {output(events)!r}")
-    expect(only(Submitted, events).adopted, "found work is not called adopted")
+    expect(handle.name in report.attempts, f"{handle.name} is not listed with its attempt: {report}")
+    await exam.cleaned(AttemptScope(id=report.attempts[handle.name], grace=timedelta(seconds=5)), later)
+    await exam.is_over(behaviour.mark)
+    expect(not await _is_listed(exam, handle.name), "ended work is still listed")
 
 
-async def _cleaned(exam: Examination, scope: AttemptScope) -> CleanupReport:
-    """Clean up until it is confirmed, as the control plane does."""
-    name = external_name(exam.harness.installation, scope.id)
-    reports: list[CleanupReport] = []
+async def _is_listed(exam: Examination, name: str) -> bool:
+    report = await exam.runtime.cleanup(Survey(exam.harness.installation))
+    return name in report.pending
 
-    async def confirmed() -> bool:
-        reports.append(await exam.runtime.cleanup(scope))
-        expect(name not in reports[-1].unknown, f"cleanup cannot tell: {reports[-1]}")
-        return name in reports[-1].gone
 
-    await eventually(confirmed, "cleanup confirms that the work is gone")
-    return reports[-1]
+def _expect_refusal(report: CleanupReport) -> None:
+    expect(not report.pending and report.unknown, f"an unsupported survey says so in `unknown`: {report}")

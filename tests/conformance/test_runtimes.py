@@ -4,10 +4,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from runtime_harnesses import MeltanoHarness, ProcessHarness, ScriptedHarness, SupervisedHarness, meltano_project
+from runtime_harnesses import ScriptedHarness, SupervisedHarness
 
 from flexcore.runtime.plugin import RuntimePlugin
 from flexcore.testing.runtime_harness import Harness
+from flexcore.testing.runtime_processes import BashHarness, MeltanoHarness, Subject
 from flexcore.testing.runtime_suite import CHECKS, Check
 
 
@@ -22,11 +23,11 @@ def harness(runtime: str, folder: Path) -> Harness:
     """Set a runtime up in an empty world."""
     match runtime:
         case "scripted":
-            return ScriptedHarness()
+            return ScriptedHarness(folder)
         case "supervised":
-            return SupervisedHarness()
+            return SupervisedHarness(folder)
         case _:
-            return ProcessHarness(folder, plugin(runtime))
+            return BashHarness.of(plugin(runtime), folder, slots=4)
 
 
 @pytest.mark.parametrize("runtime", ["scripted", "supervised", "local"])
@@ -35,20 +36,48 @@ async def test_runtime(check: Check, runtime: str, tmp_path: Path) -> None:
     await check.examine(harness(runtime, tmp_path))
 
 
-NOT_FOR_MELTANO = {
-    "null_is_a_result": "the result of a `meltano` step is its last line, or its text",
-    "large_result_arrives": "only the last 64 KiB of the output are read for it",
-    "death_by_signal_names_the_signal": "Meltano tells the signal of a utility as an exit code of its own",
-}
-"""Checks of what a `meltano` step cannot do; it is all about the kind of step, not about the runtime."""
-
-
 @pytest.fixture(scope="session")
-def meltano_workflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One project for all checks, so that Meltano makes its database once."""
-    return meltano_project(tmp_path_factory.mktemp("meltano") / "workflow")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all checks of Meltano share: its project, so that Meltano makes its database once."""
+    return tmp_path_factory.mktemp("meltano")
 
 
-@pytest.mark.parametrize("check", [each for each in CHECKS if each.name not in NOT_FOR_MELTANO], ids=str)
-async def test_meltano(check: Check, meltano_workflow: Path, tmp_path: Path) -> None:
-    await check.examine(MeltanoHarness(tmp_path, plugin("meltano"), meltano_workflow))
+# A run of Meltano takes a second of a core, and these are many runs, or kept by what is shared with `local`.
+DEAR_WITH_MELTANO = {
+    "json_types_are_kept",
+    "many_at_once_do_not_mix",
+    "slots_are_kept",
+    "next_attempt_is_new_work",
+    "deadline_ends_work_that_ignores_it",
+    "torn_lines_arrive",
+    "streams_are_kept_apart",
+    "logs_go_on_after_adoption",
+    "logs_are_there_after_the_end",
+    "cancelled_reading_detaches",
+    "crash_before_submitted_starts_once",
+    "stranger_is_not_adopted",
+    "two_installations_do_not_collide",
+    "failure_is_the_same_after_the_end",
+    "harsher_cleanup_overtakes",
+    "cleanup_after_the_end",
+    "cleaned_up_work_is_not_started_again",
+    "execution_scope_ends_all_of_it",
+    "foreign_installation_is_left_alone",
+    "survey_finds_what_a_dead_server_left",
+    "samples_are_sane",
+    "health_answers_beside_work",
+}
+
+
+def asked_of_meltano(check: Check) -> object:
+    """Leave the dear ones to `-m campaign`."""
+    marks = [pytest.mark.campaign] if check.name in DEAR_WITH_MELTANO else []
+    return pytest.param(check, marks=marks, id=check.name)
+
+
+@pytest.mark.parametrize("check", [asked_of_meltano(each) for each in CHECKS if each.name not in MeltanoHarness.exempt])
+async def test_meltano(check: Check, shared: Path, tmp_path: Path) -> None:
+    meltano = plugin("meltano")
+    subject = Subject(plugin=meltano, config=meltano.config(), folder=tmp_path, shared=shared)
+
+    await check.examine(MeltanoHarness(subject))
