@@ -5,7 +5,6 @@ Everything here may be done again after a crash: starting is adopting, ending is
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Protocol, assert_never
 
@@ -14,7 +13,6 @@ import structlog
 from flexcore.engine.attempts import Attempt, Driver
 from flexcore.engine.live import Live
 from flexcore.engine.work import (
-    Action,
     AttemptEnded,
     CancelChild,
     ChildAccepted,
@@ -22,10 +20,11 @@ from flexcore.engine.work import (
     EndAttempt,
     Event,
     ForgetAttempt,
+    OutsideAction,
     StartAttempt,
     StartChild,
 )
-from flexcore.model.errors import FlexCoreError, Unavailable
+from flexcore.model.errors import FlexCoreError, NotFound, Unavailable
 from flexcore.model.execution import ExecutionState, StepState
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.ids import AttemptId, ExecutionId
@@ -39,6 +38,7 @@ _CONFIRM_WITHIN_SECONDS = 60.0  # then the rest is left to the sweep of orphans
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 _CHILD_ELSEWHERE_SECONDS = 0.5
+_PARENT_ENDS = "the execution it belongs to is ending"
 
 Post = Callable[[Live, Event], None]
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
@@ -55,6 +55,10 @@ class Children(Protocol):
         """Cancel it. Raises NotFound when it is not open here."""
         ...
 
+    async def ask_to_cancel(self, id: ExecutionId, reason: str) -> None:
+        """Ask the process that owns it, durably. Raises NotFound, IllegalTransition when it has ended, Unavailable."""
+        ...
+
 
 class Performer:
     """Performs actions for every execution of an engine."""
@@ -66,7 +70,7 @@ class Performer:
         self._spawn = spawn
         self._forgetting: set[asyncio.Task[None]] = set()
 
-    def perform(self, live: Live, action: Action) -> None:
+    def perform(self, live: Live, action: OutsideAction) -> None:
         """Do one thing. Returns at once; what takes time goes on beside."""
         match action:
             case StartAttempt(path=path):
@@ -78,8 +82,7 @@ class Performer:
             case StartChild():
                 self._spawn(self._child(live, action))
             case CancelChild(child=child):
-                with suppress(FlexCoreError):
-                    self._children.cancel(child, "the execution it belongs to is ending")
+                self._cancel_child(child)
             case _:
                 assert_never(action)
 
@@ -165,11 +168,31 @@ class Performer:
 
     # --- sub-workflows
 
+    def _cancel_child(self, child: ExecutionId) -> None:
+        try:
+            self._children.cancel(child, _PARENT_ENDS)
+        except NotFound:
+            self._spawn(self._cancel_elsewhere(child))
+
+    async def _cancel_elsewhere(self, child: ExecutionId) -> None:
+        while True:
+            try:
+                await self._children.ask_to_cancel(child, _PARENT_ENDS)
+            except Unavailable as error:
+                _log.warning("child.cancel_postponed", execution=child, reason=error.message)
+                await asyncio.sleep(_CHILD_ELSEWHERE_SECONDS)
+                continue
+            except FlexCoreError as error:
+                _log.debug("child.not_cancelled", execution=child, reason=error.message)  # not there yet, or has ended
+            return
+
     def _take_up_child(self, live: Live, step: StepState) -> None:
         action = live.loaded.graph.step(step.path).action
         if isinstance(action, SubWorkflow) and step.child is not None:
             start = StartChild(path=step.path, child=step.child, workflow=action.name, input=step.parameters)
             self._spawn(self._child(live, start))
+            if step.ending is not None:
+                self._cancel_child(step.child)  # whoever wanted its end may have died before anybody was told
 
     async def _child(self, live: Live, action: StartChild) -> None:
         child = await self._ensured(live, action)

@@ -5,16 +5,18 @@ from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
 from flexcore.analyzer.place import StepView, waits
-from flexcore.engine import controls
+from flexcore.engine import controls, pools
 from flexcore.engine.names import PENDING, Known, Pending, Place, environment, evaluate
 from flexcore.engine.render import is_truthy
-from flexcore.engine.work import StartAttempt, StartChild, Work, user_failure
+from flexcore.engine.work import LookAgain, StartAttempt, StartChild, Work, user_failure
 from flexcore.model import changes as c
 from flexcore.model.execution import StepState
 from flexcore.model.failure import ErrorClass, Failure
+from flexcore.model.graph import scope_of
 from flexcore.model.ids import ExecutionId, Scope, StepPath, step_path
 from flexcore.model.lifecycle import StepStatus
 from flexcore.model.placement import Placement
+from flexcore.model.pools import Claim
 from flexcore.model.units import parse_duration
 from flexcore.model.values import JSON, canonical, digest
 from flexcore.model.workflow import (
@@ -108,10 +110,13 @@ def _begin_task(work: Work, path: StepPath, step: Step, task: Task, place: Place
     if key and (known := work.env.cached[key]) is not None:
         work.emit(c.StepSucceeded(path=path, kind=task.kind, result=known, cached=True))
         return
+    before = work.step(path)  # it may have had its turn, and found no runtime or no place
     first = StepState(
         path=path,
         kind=task.kind,
-        status=StepStatus.WAITING,
+        status=before.status if before else StepStatus.WAITING,
+        waiting_for=before.waiting_for if before else "",
+        full=before.full if before else (),
         parameters=work.payload(parameters.value),
         secrets=parameters.secrets,
         env=declared,
@@ -132,6 +137,12 @@ def dispatch(work: Work, step: Step, task: Task, state: StepState) -> None:
     if placement.chosen is None:
         _unplaced(work, step, task, state, placement)
         return
+    claims = pools.NONE
+    if step.concurrency is not None or work.env.limits.runtimes or work.env.limits.tags:
+        found = _places(work, step, task, state, placement)
+        if found is None:
+            return
+        claims = found
     work.emit(
         c.StepDispatched(
             path=state.path,
@@ -144,23 +155,39 @@ def dispatch(work: Work, step: Step, task: Task, state: StepState) -> None:
             secrets=state.secrets,
             env=state.env,
             cache_key=state.cache_key,
+            claims=claims,
         )
     )
     work.actions.append(StartAttempt(state.path))
+
+
+def _places(work: Work, step: Step, task: Task, state: StepState, placement: Placement) -> tuple[Claim, ...] | None:
+    """Find the places that the attempt needs. None when it has to wait for them, has to ask, or cannot say which."""
+    path = state.path
+    place = Place(scope=scope_of(path), address=f"{path}@concurrency", step=step)
+    claims = pools.of_attempt(work, path, step, place, placement.chosen or "")
+    if isinstance(claims, Failure):
+        fail(work, path, step, claims)
+        return None
+    full = claims if isinstance(claims, Pending) else pools.full_of(work, path, claims)
+    if isinstance(claims, Pending) or isinstance(full, Pending):
+        return None
+    if full and full != state.full:  # one entry for a stay in a queue, however often it is looked at
+        sentence = pools.sentence(full)
+        work.emit(c.StepQueued(path=path, kind=task.kind, placement=placement, full=full, waiting_for=sentence))
+    return None if full else claims
 
 
 def _unplaced(work: Work, step: Step, task: Task, state: StepState, placement: Placement) -> None:
     sentence = _refusals(placement)
     if waits(placement):
         due_at = work.env.now + work.env.limits.unplaced_interval
+        waiting_for = f"a runtime ({sentence})"
+        if state.status is StepStatus.PENDING and state.waiting_for == waiting_for:
+            work.actions.append(LookAgain(state.path, due_at))  # as it was: that is no news for the history
+            return
         work.emit(
-            c.StepUnplaced(
-                path=state.path,
-                kind=task.kind,
-                placement=placement,
-                waiting_for=f"a runtime ({sentence})",
-                due_at=due_at,
-            )
+            c.StepUnplaced(path=state.path, kind=task.kind, placement=placement, waiting_for=waiting_for, due_at=due_at)
         )
         return
     failure = Failure(

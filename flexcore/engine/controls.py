@@ -140,7 +140,8 @@ def scope_closed(work: Work, scope: Scope) -> None:
     path, key = split_scope(scope)
     step, state = work.graph.step(path), work.draft.steps[path]
     if state.ending is not None:
-        _end_early(work, path, step, state)
+        if not _finally_still(work, path, step, state, key):
+            _end_early(work, path, step, state)
         return
     closed = work.draft.scopes[scope]
     match step.action:
@@ -174,6 +175,15 @@ def failed(work: Work, path: StepPath, step: Step, failure: Failure, attempt: in
     return c.StepFailed(
         path=path, kind=type_name(step), attempt=attempt, failure=failure, tolerated=tolerated, result=result
     )
+
+
+def _finally_still(work: Work, path: StepPath, step: Step, state: StepState, key: str) -> bool:
+    """Let `finally` run after a try was over its own time limit; not when something around it ends, or everything."""
+    is_due = isinstance(step.action, Try) and step.action.final and key != FINALLY
+    if not is_due or state.ending is not ErrorClass.TIMEOUT or work.draft.header.cancel_requested is not None:
+        return False
+    work.emit(c.ScopeOpened(scope=named(path, FINALLY), error=timed_out(step, path)))
+    return True
 
 
 def _end_early(work: Work, path: StepPath, step: Step, state: StepState) -> None:

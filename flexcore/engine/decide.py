@@ -4,9 +4,11 @@ Pure: no I/O, no clock, no randomness. Time, entropy, placement, and the answers
 missing goes out as `Needs`. The same arguments always give the same answer.
 """
 
+from functools import partial
 from typing import assert_never
 
-from flexcore.engine import ending, flow, outcomes
+from flexcore.engine import ending, flow, outcomes, pools
+from flexcore.engine.names import Pending
 from flexcore.engine.work import (
     AttemptEnded,
     AttemptFinished,
@@ -19,15 +21,18 @@ from flexcore.engine.work import (
     Env,
     Event,
     Needs,
+    PlaceFree,
     Start,
     TimerFired,
     Work,
 )
 from flexcore.model import changes as c
 from flexcore.model.execution import ExecutionState, StepState
+from flexcore.model.failure import Failure
 from flexcore.model.graph import Graph
 from flexcore.model.ids import ROOT
-from flexcore.model.lifecycle import StepStatus
+from flexcore.model.lifecycle import ExecutionStatus, StepStatus
+from flexcore.model.pools import WHOLE
 
 
 def decide(graph: Graph, state: ExecutionState, event: Event, env: Env) -> Decision | Needs:
@@ -65,6 +70,10 @@ def _take(work: Work, event: Event) -> None:
             outcomes.ended(work, event)
         case TimerFired():
             _timer(work, event)
+        case PlaceFree(path=None):
+            work.attempt(partial(_begin, work))
+        case PlaceFree():
+            outcomes.place_free(work, event)
         case Cancel(reason=reason):
             ending.cancel_execution(work, reason)
         case ChildAccepted():
@@ -79,10 +88,38 @@ def _start(work: Work, event: Start) -> None:
     if work.draft.seq:
         return
     work.emit(event.accepted)
-    work.emit(c.ExecutionStarted())
+    if work.graph.workflow.concurrency is None:
+        work.emit(c.ExecutionStarted())
     for reused in event.reused:
         work.emit(reused)
+    if work.graph.workflow.concurrency is None:
+        work.opened.append(ROOT)
+    else:
+        work.attempt(partial(_begin, work))
+
+
+def _begin(work: Work) -> None:
+    """Begin an execution whose workflow has limited places, or let it wait for one."""
+    header = work.draft.header
+    if header.status is not ExecutionStatus.PENDING or header.cancel_requested is not None:
+        return
+    claims = pools.of_execution(work)
+    if isinstance(claims, Pending):
+        return
+    if isinstance(claims, Failure):
+        work.emit(c.ExecutionFailed(failure=claims))
+        return
+    full = pools.full_of(work, WHOLE, claims)
+    if isinstance(full, Pending):
+        return
+    if full:
+        if full != header.full:
+            work.emit(c.ExecutionQueued(full=full, waiting_for=pools.sentence(full)))
+        return
+    work.emit(c.ExecutionStarted(claims=claims))
     work.opened.append(ROOT)
+    # What was taken over before it could begin sets off what comes after it.
+    work.ended.extend(path for path, step in work.draft.steps.items() if step.status.is_terminal)
 
 
 def _timer(work: Work, event: TimerFired) -> None:

@@ -6,9 +6,9 @@ from flexcore.engine.fold import CONTROL_KINDS
 from flexcore.engine.work import CancelChild, EndAttempt, Work
 from flexcore.model import changes as c
 from flexcore.model.execution import StepState
-from flexcore.model.failure import ErrorClass
+from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.ids import StepPath, step_path
-from flexcore.model.lifecycle import StepStatus
+from flexcore.model.lifecycle import ExecutionStatus, StepStatus
 from flexcore.model.workflow import type_name
 
 CANCELLED = "the execution was cancelled"
@@ -19,7 +19,22 @@ def cancel_execution(work: Work, reason: str, *, timed_out: bool = False) -> Non
     """Write the intent, and end everything that is open. From here nothing new starts."""
     if work.draft.header.cancel_requested is None:
         work.emit(c.CancelRequested(reason, timed_out))
+    if work.draft.header.status is ExecutionStatus.PENDING:
+        _end_queued(work, reason, timed_out=timed_out)
+        return
     _end_inside(work, "", ErrorClass.CANCELLED, TIMED_OUT if timed_out else CANCELLED)
+
+
+def _end_queued(work: Work, reason: str, *, timed_out: bool) -> None:
+    """End an execution that never began, because it had no place yet."""
+    if not timed_out:
+        failure = Failure(message=reason or "cancelled on request", error_class=ErrorClass.CANCELLED, name="Cancelled")
+        work.emit(c.ExecutionCancelled(failure=failure))
+        return
+    # It begins, without the place it waited for, to end as any other whose time is over: `on_failure` runs.
+    work.emit(c.ExecutionStarted())
+    work.ended.extend(path for path, step in work.draft.steps.items() if step.status.is_terminal)
+    _skip_what_waits(work, "", TIMED_OUT)
 
 
 def expire_step(work: Work, state: StepState) -> None:

@@ -10,10 +10,11 @@ from typing import assert_never
 
 from flexcore.model import changes as c
 from flexcore.model.changes import Change, HistoryEntry
-from flexcore.model.execution import ExecutionHeader, ExecutionState, ScopeState, StepState
+from flexcore.model.execution import NEXT_ATTEMPT, ExecutionHeader, ExecutionState, ScopeState, StepState
 from flexcore.model.graph import scope_of, split_scope
 from flexcore.model.ids import ON_FAILURE, ROOT, ExecutionId, Scope, StepPath
 from flexcore.model.lifecycle import ExecutionStatus, StepStatus
+from flexcore.model.pools import Claim
 
 CONTROL_KINDS = frozenset({"branch", "parallel", "foreach", "while", "try"})
 """Kinds that are active only through the steps inside them."""
@@ -22,7 +23,18 @@ CONTROL_KINDS = frozenset({"branch", "parallel", "foreach", "while", "try"})
 class Draft:
     """A state being worked on: private to one decision or one fold, never shared."""
 
-    __slots__ = ("active", "header", "scopes", "seq", "steps", "suspended", "touched_scopes", "touched_steps")
+    __slots__ = (
+        "active",
+        "header",
+        "held",
+        "queued",
+        "scopes",
+        "seq",
+        "steps",
+        "suspended",
+        "touched_scopes",
+        "touched_steps",
+    )
 
     def __init__(self, state: ExecutionState) -> None:
         self.header = state.header
@@ -31,6 +43,8 @@ class Draft:
         self.seq = state.seq
         self.active = state.active
         self.suspended = state.suspended
+        self.held = dict(state.held)
+        self.queued = dict(state.queued)
         self.touched_steps: dict[StepPath, None] = {}
         self.touched_scopes: dict[Scope, None] = {}
 
@@ -43,6 +57,8 @@ class Draft:
             seq=self.seq,
             active=self.active,
             suspended=self.suspended,
+            held=self.held,
+            queued=self.queued,
         )
 
     def put(self, step: StepState) -> None:
@@ -51,6 +67,18 @@ class Draft:
         self.steps[step.path] = step
         self.touched_steps[step.path] = None
         self._count(step, None if old is None else old.status)
+        if step.claims or (old is not None and old.claims):
+            self._hold(old.claims if old is not None else (), step.claims)
+        if step.full:
+            self.queued[step.path] = step.full
+        elif self.queued:
+            self.queued.pop(step.path, None)
+
+    def _hold(self, before: tuple[Claim, ...], after: tuple[Claim, ...]) -> None:
+        for claim in before:
+            self.held[claim.pool] -= 1
+        for claim in after:
+            self.held[claim.pool] = self.held.get(claim.pool, 0) + 1
 
     def _count(self, step: StepState, before: StepStatus | None) -> None:
         after = step.status
@@ -98,6 +126,7 @@ def apply(draft: Draft, change: Change, at: datetime) -> None:
             c.StepDispatched()
             | c.StepSubmitted()
             | c.StepUnplaced()
+            | c.StepQueued()
             | c.StepPostponed()
             | c.StepRetryScheduled()
             | c.StepStarted()
@@ -118,6 +147,7 @@ _Moved = (
     c.StepDispatched
     | c.StepSubmitted
     | c.StepUnplaced
+    | c.StepQueued
     | c.StepPostponed
     | c.StepRetryScheduled
     | c.StepStarted
@@ -126,6 +156,7 @@ _Moved = (
 )
 _HeaderChange = (
     c.ExecutionAccepted
+    | c.ExecutionQueued
     | c.ExecutionStarted
     | c.ExecutionSuspended
     | c.ExecutionResumed
@@ -143,7 +174,13 @@ def _begun(draft: Draft, path: StepPath, kind: str, at: datetime) -> StepState:
 
 def _ended(draft: Draft, change: _Ended, at: datetime) -> StepState:
     step = replace(
-        _begun(draft, change.path, change.kind, at), finished_at=at, waiting_for="", due_at=None, in_flight=False
+        _begun(draft, change.path, change.kind, at),
+        finished_at=at,
+        waiting_for="",
+        due_at=None,
+        in_flight=False,
+        claims=(),
+        full=(),
     )
     match change:
         case c.StepSucceeded():
@@ -185,7 +222,8 @@ def _ended(draft: Draft, change: _Ended, at: datetime) -> StepState:
                 result=change.result,
                 failure=change.failure,
                 tolerated=change.tolerated,
-                cached=True,
+                cached=change.given is None,
+                given=change.given,
             )
         case _:
             assert_never(change)
@@ -213,7 +251,10 @@ def _moved(draft: Draft, change: _Moved, at: datetime) -> StepState:
                 placement=change.placement,
                 waiting_for=change.waiting_for,
                 due_at=change.due_at,
+                full=(),
             )
+        case c.StepQueued():
+            return _queued(draft, change, at)
         case c.StepPostponed():
             step = draft.steps[change.path]
             spent = {**step.spent, "postponed": step.spent.get("postponed", 0) + 1}
@@ -226,11 +267,13 @@ def _moved(draft: Draft, change: _Moved, at: datetime) -> StepState:
                 failure=change.failure,
                 spent={**step.spent, budget: step.spent.get(budget, 0) + 1},
                 due_at=change.due_at,
-                waiting_for="the next attempt",
+                waiting_for=NEXT_ATTEMPT,
                 handle=None,
                 expires_at=None,
                 ending=None,
                 in_flight=False,
+                claims=(),
+                queued_at=None,
             )
         case c.StepStarted(loop=loop, child=child, expires_at=expires_at):
             return replace(
@@ -256,6 +299,19 @@ def _moved(draft: Draft, change: _Moved, at: datetime) -> StepState:
             assert_never(change)
 
 
+def _queued(draft: Draft, change: c.StepQueued, at: datetime) -> StepState:
+    step = _begun(draft, change.path, change.kind, at)
+    return replace(
+        step,
+        status=StepStatus.PENDING,
+        placement=change.placement,
+        full=change.full,
+        waiting_for=change.waiting_for,
+        queued_at=step.queued_at or at,  # whoever gets on in one queue and has to wait in the next keeps its rank
+        due_at=None,
+    )
+
+
 def _dispatched(draft: Draft, change: c.StepDispatched, at: datetime) -> StepState:
     known = draft.steps.get(change.path)
     return StepState(
@@ -271,6 +327,7 @@ def _dispatched(draft: Draft, change: c.StepDispatched, at: datetime) -> StepSta
         env=change.env,
         cache_key=change.cache_key,
         in_flight=True,
+        claims=change.claims,
         spent=known.spent if known else {},
         created_at=known.created_at if known else at,
     )
@@ -310,9 +367,11 @@ def _header(draft: Draft, change: _HeaderChange, at: datetime) -> ExecutionHeade
     match change:
         case c.ExecutionAccepted():
             return _accepted(header.id, change, at)
-        case c.ExecutionStarted():
-            draft.put_scope(ScopeState(scope=ROOT, status=StepStatus.RUNNING))
-            return replace(header, status=ExecutionStatus.RUNNING, started_at=at)
+        case c.ExecutionQueued(full=full):
+            return replace(header, full=full)
+        case c.ExecutionStarted(claims=claims):
+            draft.put_scope(ScopeState(scope=ROOT, status=StepStatus.RUNNING, ended=_already_ended(draft)))
+            return replace(header, status=ExecutionStatus.RUNNING, started_at=at, claims=claims, full=())
         case c.ExecutionSuspended():
             return replace(header, status=ExecutionStatus.SUSPENDED)
         case c.ExecutionResumed():
@@ -320,13 +379,25 @@ def _header(draft: Draft, change: _HeaderChange, at: datetime) -> ExecutionHeade
         case c.CancelRequested(reason=reason, timed_out=timed_out):
             return replace(header, cancel_requested=reason, timed_out=timed_out)
         case c.ExecutionSucceeded(output=output):
-            return replace(header, status=ExecutionStatus.SUCCEEDED, output=output, finished_at=at)
+            ended = replace(header, status=ExecutionStatus.SUCCEEDED, output=output, finished_at=at)
+            return _released(ended)
         case c.ExecutionFailed(failure=failure):
-            return replace(header, status=ExecutionStatus.FAILED, failure=failure, finished_at=at)
+            ended = replace(header, status=ExecutionStatus.FAILED, failure=failure, finished_at=at)
+            return _released(ended)
         case c.ExecutionCancelled(failure=failure):
-            return replace(header, status=ExecutionStatus.CANCELLED, failure=failure, finished_at=at)
+            ended = replace(header, status=ExecutionStatus.CANCELLED, failure=failure, finished_at=at)
+            return _released(ended)
         case _:
             assert_never(change)
+
+
+def _already_ended(draft: Draft) -> int:
+    """Count the steps of the workflow's own list that were taken over while the execution was queued."""
+    return sum(step.status.is_terminal and scope_of(path) == ROOT for path, step in draft.steps.items())
+
+
+def _released(header: ExecutionHeader) -> ExecutionHeader:
+    return replace(header, claims=(), full=()) if header.claims or header.full else header
 
 
 def _accepted(id: ExecutionId, change: c.ExecutionAccepted, at: datetime) -> ExecutionHeader:

@@ -1,7 +1,7 @@
 """From decisions to the one write: builds the change set of a transition, and commits it for certain."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 import structlog
@@ -11,13 +11,15 @@ from flexcore.engine.work import Decision
 from flexcore.model import changes as c
 from flexcore.model.changes import Change, HistoryEntry
 from flexcore.model.errors import Ambiguous, FlexCoreError, IllegalTransition, InternalError, StoreUnavailable
-from flexcore.model.execution import ExecutionState
+from flexcore.model.execution import ExecutionHeader, ExecutionState, StepState
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.graph import Graph
 from flexcore.model.ids import Scope, StepPath
+from flexcore.model.lifecycle import StepStatus
+from flexcore.model.pools import WHOLE
 from flexcore.model.values import Ref
 from flexcore.runtime.plugin import ArtifactStore
-from flexcore.store.write import CacheEntry, ChangeSet, IdempotencyKey, Journal
+from flexcore.store.write import CacheEntry, ChangeSet, ClaimChange, IdempotencyKey, Journal
 
 _log = structlog.get_logger(__name__)
 
@@ -54,7 +56,48 @@ def change_set(
         consumed=consumed,
         cache=tuple(_cache_entries(graph, after, entries)),
         start_key=key,
+        claims=tuple(_claim_changes(before, after, steps)),
     )
+
+
+def _claim_changes(before: ExecutionState, after: ExecutionState, touched: Iterable[StepPath]) -> Iterator[ClaimChange]:
+    """Work out what the pools' table must show: it is derived from the rows that this change set writes."""
+    old, new = before.header, after.header
+    if old.claims or old.full or new.claims or new.full:
+        yield from _between(WHOLE, old, new, new.created_at)
+    if not (before.held or before.queued or after.held or after.queued):
+        return
+    for path in touched:
+        was, now = before.steps.get(path, _NO_STEP), after.steps[path]
+        if was.claims or was.full or now.claims or now.full:
+            yield from _between(path, was, now, now.queued_at)
+
+
+def _between(
+    path: StepPath, was: ExecutionHeader | StepState, now: ExecutionHeader | StepState, since: datetime | None
+) -> Iterator[ClaimChange]:
+    held_before = {claim.pool for claim in was.claims}
+    queued_before = {claim.pool for claim in was.full}
+    for pool in sorted((held_before | queued_before) - {claim.pool for claim in (*now.claims, *now.full)}):
+        yield ClaimChange(pool=pool, path=path)
+    for claim in now.full:
+        if claim.pool not in queued_before:
+            yield ClaimChange(pool=claim.pool, path=path, queued_at=since)
+    for claim in now.claims:
+        if claim.pool not in held_before:
+            yield ClaimChange(pool=claim.pool, path=path, limit=claim.limit)
+
+
+_NO_STEP = StepState(path=WHOLE, kind="", status=StepStatus.WAITING)
+
+
+def freed_pools(before: ExecutionState, changes: ChangeSet) -> set[str]:
+    """Name the pools in which somebody else may find a place, or a better rank, because of a change set."""
+    return {
+        each.pool
+        for each in changes.claims
+        if each.limit is None and (each.queued_at is None or each.pool in before.held)
+    }
 
 
 def _cache_entries(graph: Graph, after: ExecutionState, entries: Sequence[HistoryEntry]) -> Iterator[CacheEntry]:

@@ -6,7 +6,7 @@ is durable. One that breaks is failed with class `internal` and leaves the other
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -19,9 +19,18 @@ from flexcore.engine.attempts import Driver
 from flexcore.engine.decide import decide, resume
 from flexcore.engine.faultpoints import FaultPoint, pass_by
 from flexcore.engine.fold import empty, fold
-from flexcore.engine.journal import broken, change_set, commit_surely, failing, read_surely, store_surely
+from flexcore.engine.journal import (
+    broken,
+    change_set,
+    commit_surely,
+    failing,
+    freed_pools,
+    read_surely,
+    store_surely,
+)
 from flexcore.engine.live import Heard, Live
 from flexcore.engine.ports import Clock, Definitions, Evaluator, Loaded, Observer
+from flexcore.engine.queues import Queues
 from flexcore.engine.render import Answer
 from flexcore.engine.timers import Timers
 from flexcore.engine.work import (
@@ -31,7 +40,9 @@ from flexcore.engine.work import (
     Env,
     Event,
     Limits,
+    LookAgain,
     Needs,
+    PlaceFree,
     Start,
     StartChild,
 )
@@ -44,19 +55,23 @@ from flexcore.model.errors import (
     IllegalTransition,
     LimitExceeded,
     NotFound,
+    PoolFull,
+    StoreUnavailable,
 )
 from flexcore.model.execution import ExecutionState
 from flexcore.model.ids import ExecutionId
 from flexcore.model.placement import Placement
+from flexcore.model.pools import Claim, PoolUse
 from flexcore.model.values import JSON, Payload
 from flexcore.runtime.plugin import ArtifactStore
-from flexcore.store.write import IdempotencyKey, Journal
+from flexcore.store.write import Commands, IdempotencyKey, Journal
 
 _log = structlog.get_logger(__name__)
 
 _BATCH = 256  # events that go into one change set
 _CLOSE_SECONDS = 5.0
 _HEAR_FIRST = timedelta(seconds=5)
+_PAUSE_SECONDS = 0.5
 _LAZY_SECONDS = 0.05  # how long `Submitted` may wait for company
 
 
@@ -65,6 +80,7 @@ class EngineParts:
     """What an engine is made of."""
 
     journal: Journal
+    commands: Commands
     definitions: Definitions
     evaluator: Evaluator
     artifacts: ArtifactStore
@@ -86,6 +102,7 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._timers = Timers(parts.now, self.post)
+        self.queues = Queues(parts.journal, self.post, self.spawn)
         self._performer = Performer(parts.driver, self, self.post, self.spawn)
 
     # --- entrances
@@ -103,10 +120,9 @@ class Engine:
         if loaded is None:
             loaded = await self.parts.definitions.load(accepted.workspace, accepted.workflow, accepted.version)
         live = Live(loaded, empty(id))
-        decision = await self._decide(live, live.state, start, self.parts.now())
-        await self._commit(live, [decision], key=key)
+        decisions = await self._commit_surely_decided(live, [Heard(start)], key=key)
         self.live[id] = live
-        self._settle(live, [decision])
+        self._settle(live, decisions)
         self._timers.arm(live, None, live.state.header.expires_at)
         return live
 
@@ -122,7 +138,16 @@ class Engine:
             # What ended in time while nobody looked must be heard before its time limit is.
             self._timers.rearm(live, step, earliest=self.parts.now() + _HEAR_FIRST if step.in_flight else None)
         self._timers.arm(live, None, live.state.header.expires_at)
+        self._take_up_queued(live)
         self.parts.reached(FaultPoint.TAKEN_UP)
+
+    def _take_up_queued(self, live: Live) -> None:
+        """Let what waits for places ask once: the limits may be others than when it was queued."""
+        self.queues.note(live)
+        for path in live.state.queued:
+            self.post(live, PlaceFree(path))
+        if live.state.header.full:
+            self.post(live, PlaceFree(None))
 
     def post(self, live: Live, event: Event, command: int | None = None) -> None:
         """Let an execution know of something."""
@@ -141,6 +166,10 @@ class Engine:
         if live is None:
             raise NotFound(f"execution {id} is not open in this process")
         self.post(live, Cancel(reason), command)
+
+    async def ask_to_cancel(self, id: ExecutionId, reason: str) -> None:
+        """Ask whoever owns an execution to cancel it. Raises NotFound, IllegalTransition, Unavailable."""
+        await self.parts.commands.send(id, "cancel", {"reason": reason}, self.parts.now())
 
     async def ensure_child(self, live: Live, action: StartChild) -> Live | ExecutionState:
         """Start the execution of a sub-workflow under the id it was given, or find it: open here, or as it ended."""
@@ -232,21 +261,33 @@ class Engine:
             live.draining = None
 
     async def _advance(self, live: Live, heard: list[Heard]) -> None:
-        decisions: list[Decision] = []
-        state, now = live.state, self.parts.now()
-        for each in heard:
-            decision = await self._decide(live, state, each.event, now)
-            decisions.append(decision)
-            state = decision.state
-        consumed = tuple(each.command for each in heard if each.command is not None)
-        await self._commit(live, decisions, consumed=consumed)
-        self._settle(live, decisions)
+        self._settle(live, await self._commit_surely_decided(live, heard))
+
+    async def _commit_surely_decided(
+        self, live: Live, heard: list[Heard], key: IdempotencyKey | None = None
+    ) -> list[Decision]:
+        """Decide and commit; again when a place that was counted on has gone to somebody else meanwhile."""
+        while True:
+            decisions: list[Decision] = []
+            state, now = live.state, self.parts.now()
+            for each in heard:
+                decision = await self._decide(live, state, each.event, now)
+                decisions.append(decision)
+                state = decision.state
+            consumed = tuple(each.command for each in heard if each.command is not None)
+            try:
+                await self._commit(live, decisions, consumed=consumed, key=key)
+            except PoolFull as error:
+                _log.debug("execution.place_gone", execution=live.id, pools=error.pools)
+                continue
+            return decisions
 
     async def _decide(self, live: Live, state: ExecutionState, event: Event, now: datetime) -> Decision:
         parts = self.parts
         answers: dict[str, dict[str, Answer]] = {}
         values: dict[str, JSON] = {}
         cached: dict[str, Payload | None] = {}
+        pools: dict[str, PoolUse] = {}
         env = Env(
             now=now,
             entropy=parts.entropy(),
@@ -255,6 +296,7 @@ class Engine:
             answers=answers,
             values=values,
             cached=cached,
+            pools=pools,
         )
         outcome = decide(live.loaded.graph, state, event, env)
         while True:
@@ -263,6 +305,8 @@ class Engine:
             if isinstance(outcome, Decision):
                 return outcome
             await self._fulfil(outcome, env.now, answers, values, cached)
+            if outcome.pools:
+                pools.update(await self._pools(state, outcome.pools))
             outcome = resume(outcome)
 
     async def _fulfil(
@@ -282,6 +326,16 @@ class Engine:
         for key in needs.cache_keys:
             cached[key] = await self.parts.journal.cached(key, now)
 
+    async def _pools(self, state: ExecutionState, claims: Sequence[Claim]) -> Mapping[str, PoolUse]:
+        while True:
+            try:
+                return await self.queues.uses(claims, state.header.id)
+            except StoreUnavailable as error:
+                if not state.seq:
+                    raise  # the start of an execution may fail: its caller has been told nothing yet
+                _log.error("store.unavailable", execution=state.header.id, reason=error.message)
+                await asyncio.sleep(_PAUSE_SECONDS)
+
     async def _commit(
         self,
         live: Live,
@@ -296,7 +350,10 @@ class Engine:
         self.parts.reached(FaultPoint.STORED)
         await commit_surely(self.parts.journal, changes_set)
         self.parts.reached(FaultPoint.COMMITTED)
-        live.state = decisions[-1].state
+        before, live.state = live.state, decisions[-1].state
+        if changes_set.claims:
+            self.queues.note(live)
+            self.queues.freed(freed_pools(before, changes_set))
         self.parts.observer.committed(live.state, changes_set.entries)
 
     def _settle(self, live: Live, decisions: Sequence[Decision]) -> None:
@@ -307,7 +364,10 @@ class Engine:
             for path in decision.touched_steps:
                 self._timers.rearm(live, live.state.steps[path])
             for action in decision.actions:
-                self._performer.perform(live, action)
+                if isinstance(action, LookAgain):
+                    self._timers.arm(live, action.path, action.due_at)
+                else:
+                    self._performer.perform(live, action)
         self.parts.reached(FaultPoint.ACTED)
         if live.state.header.status.is_terminal:
             self._end(live)
@@ -319,6 +379,7 @@ class Engine:
 
     def _drop(self, live: Live) -> None:
         self.live.pop(live.id, None)
+        self.queues.drop(live)
         live.let_go()
 
     async def _quarantine(self, live: Live, error: Exception) -> None:

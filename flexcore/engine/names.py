@@ -9,14 +9,14 @@ from typing import TypeAlias
 
 from flexcore.engine.render import Rendered, Unanswered, query, render
 from flexcore.engine.work import Work, failure_document, user_failure
-from flexcore.model.execution import SecretText
+from flexcore.model.execution import SecretText, StepState
 from flexcore.model.failure import Failure
 from flexcore.model.graph import Graph, reads_of, scope_of, split_scope
-from flexcore.model.ids import ON_FAILURE, ROOT, Scope, StepPath, step_path
+from flexcore.model.ids import ON_FAILURE, ROOT, Scope, StepPath, indexed, named, step_path
 from flexcore.model.lifecycle import StepStatus
 from flexcore.model.template import Literal, Template
 from flexcore.model.values import JSON, Payload, canonical
-from flexcore.model.workflow import ForEach, Step, StepId, While
+from flexcore.model.workflow import ForEach, Parallel, Step, StepId, While
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +198,19 @@ def _tolerated(work: Work, scope: Scope) -> Failure | None:
         state = work.step(step_path(scope, step.id))
         if state is not None and state.status is StepStatus.FAILED and state.tolerated:
             return state.failure
+        if state is not None and state.status is StepStatus.SUCCEEDED and state.loop is not None and state.loop.failed:
+            return _tolerated_inside(work, state, step)
     return None
+
+
+def _tolerated_inside(work: Work, state: StepState, step: Step) -> Failure | None:
+    """Find the first failure of a branch or iteration that its `on_error: continue` took."""
+    if isinstance(step.action, Parallel):
+        scopes = [named(state.path, branch.id) for branch in step.action.branches]
+    else:
+        scopes = [indexed(state.path, index) for index in range(state.loop.started if state.loop else 0)]
+    closed = (work.draft.scopes.get(scope) for scope in scopes)
+    return next((each.failure for each in closed if each is not None and each.failure is not None), None)
 
 
 def _iteration(work: Work, scope: Scope) -> JSON:

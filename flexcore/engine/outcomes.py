@@ -18,6 +18,7 @@ from flexcore.engine.work import (
     ChildFinished,
     EndAttempt,
     ForgetAttempt,
+    PlaceFree,
     StartAttempt,
     Work,
 )
@@ -174,7 +175,14 @@ def due(work: Work, state: StepState) -> None:
     elif state.attempt == 0:
         work.attempt(partial(begin.begin_again, work, scope_of(state.path), step))
     elif isinstance(step.action, Task):
-        begin.dispatch(work, step, step.action, state)
+        work.attempt(partial(begin.dispatch, work, step, step.action, state))
+
+
+def place_free(work: Work, event: PlaceFree) -> None:
+    """Let a step that waits in a queue look for its places."""
+    state = work.step(event.path) if event.path is not None else None
+    if state is not None and state.full and not state.status.is_terminal:
+        due(work, state)
 
 
 # --- sub-workflows

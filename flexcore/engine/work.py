@@ -21,6 +21,7 @@ from flexcore.model.graph import Graph
 from flexcore.model.ids import ExecutionId, Scope, StepPath, new_id
 from flexcore.model.lifecycle import ExecutionStatus
 from flexcore.model.placement import Placement
+from flexcore.model.pools import Claim, PoolUse
 from flexcore.model.values import JSON, NOTHING, Payload, Ref, canonical, reference
 
 
@@ -34,6 +35,8 @@ class Limits:
     open_executions: int = 10_000
     infrastructure_tries: int = 3
     unplaced_interval: timedelta = timedelta(seconds=5)
+    runtimes: Mapping[str, int] = field(default_factory=dict)  # attempts at a time, by runtime
+    tags: Mapping[str, int] = field(default_factory=dict)  # attempts at a time of steps that require a tag
 
 
 # Events: what may happen to an execution.
@@ -101,6 +104,13 @@ class TimerFired:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaceFree:
+    """What waits in a queue, a step or (path None) the execution itself, may find a place now."""
+
+    path: StepPath | None
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
     """Somebody wants the end."""
 
@@ -133,6 +143,7 @@ Event: TypeAlias = (
     | AttemptUnavailable
     | AttemptEnded
     | TimerFired
+    | PlaceFree
     | Cancel
     | ChildAccepted
     | ChildFinished
@@ -180,7 +191,16 @@ class CancelChild:
     child: ExecutionId
 
 
-Action: TypeAlias = StartAttempt | EndAttempt | ForgetAttempt | StartChild | CancelChild
+@dataclass(frozen=True, slots=True)
+class LookAgain:
+    """Fire the step's timer at `due_at`: nothing has changed, so nothing was written."""
+
+    path: StepPath
+    due_at: datetime
+
+
+OutsideAction: TypeAlias = StartAttempt | EndAttempt | ForgetAttempt | StartChild | CancelChild
+Action: TypeAlias = OutsideAction | LookAgain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +214,7 @@ class Env:
     answers: Mapping[str, Mapping[str, Answer]] = field(default_factory=dict)  # address → expression → answer
     values: Mapping[str, JSON] = field(default_factory=dict)  # uri → what it refers to
     cached: Mapping[str, Payload | None] = field(default_factory=dict)  # cache key → earlier result
+    pools: Mapping[str, PoolUse] = field(default_factory=dict)  # as committed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +242,7 @@ class Needs:
     values: tuple[Ref, ...] = ()
     artifacts: tuple[bytes, ...] = ()
     cache_keys: tuple[str, ...] = ()
+    pools: tuple[Claim, ...] = ()
 
 
 class Work:
@@ -237,6 +259,7 @@ class Work:
         "env",
         "graph",
         "opened",
+        "pools",
         "queries",
         "values",
     )
@@ -253,12 +276,13 @@ class Work:
         self.queries: list[tuple[str, Query]] = []
         self.values: list[Ref] = []
         self.cache_keys: list[str] = []
+        self.pools: list[Claim] = []
         self.blocked: list[Callable[[], None]] = []
 
     @property
     def asked(self) -> int:
         """How many things have been asked for."""
-        return len(self.queries) + len(self.values) + len(self.cache_keys)
+        return len(self.queries) + len(self.values) + len(self.cache_keys) + len(self.pools)
 
     def attempt(self, action: Callable[[], None]) -> None:
         """Do something that may have to ask first; then it is done again once the answers are there.
@@ -273,7 +297,7 @@ class Work:
     def unblock(self) -> list[Callable[[], None]]:
         """Give what waited for answers, which are in `env` now."""
         blocked, self.blocked = self.blocked, []
-        self.queries, self.values, self.cache_keys = [], [], []
+        self.queries, self.values, self.cache_keys, self.pools = [], [], [], []
         return blocked
 
     def emit(self, change: Change) -> None:
@@ -316,6 +340,7 @@ class Work:
                 values=tuple(self.values),
                 artifacts=tuple(self.artifacts) if self.values else (),
                 cache_keys=tuple(self.cache_keys),
+                pools=tuple(self.pools),
             )
         return Decision(
             at=self.env.now,

@@ -14,6 +14,7 @@ from flexcore.language.nodes import MapNode, Node, is_null, kind_of, plain
 from flexcore.language.parameters import files_named
 from flexcore.language.policies import (
     Defaults,
+    concurrency_of,
     environment_of,
     labels_of,
     requirements_of,
@@ -29,7 +30,7 @@ from flexcore.model.template import Position
 from flexcore.model.values import JSON, canonical
 from flexcore.model.workflow import Requirements, StepKind, Task, VersionHash, Workflow
 
-_LATER_KEYS = frozenset({"triggers", "concurrency", "preprocess"})
+_LATER_KEYS = frozenset({"triggers", "preprocess"})
 _START = Position(line=1, column=1)
 
 
@@ -125,6 +126,7 @@ def _workflow(root: MapNode, reading: Reading) -> Workflow:
         env=environment_of(written, reading),
         requirements=requirements,
         timeout=written.duration("timeout"),
+        concurrency=concurrency_of(written, reading),
         labels=labels_of(written, reading),
         steps=steps_of(steps, reading, defaults),
         on_failure=steps_of(written.entry("on_failure"), reading, defaults),

@@ -11,10 +11,11 @@ from flexcore.language.reading import Fields, Reading, word_of
 from flexcore.model.failure import ErrorClass
 from flexcore.model.template import Template
 from flexcore.model.values import JSON
-from flexcore.model.workflow import CachePolicy, Complexity, Requirements, RetryPolicy
+from flexcore.model.workflow import CachePolicy, Complexity, Concurrency, Requirements, RetryPolicy
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 MAX_ATTEMPTS = 1_000
+MAX_AT_A_TIME = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +107,20 @@ def cache_of(around: Fields, reading: Reading) -> CachePolicy | None:
     template = template_of(key, reading) if key is not None else None
     inner.close()
     return CachePolicy(ttl=ttl, key=template) if ttl is not None else None
+
+
+def concurrency_of(around: Fields, reading: Reading) -> Concurrency | None:
+    """Read `concurrency`."""
+    node = around.mapping("concurrency")
+    if node is None:
+        return None
+    inner = Fields(node, reading)
+    inner.node("limit", required=True)
+    limit = inner.integer("limit", 1, MAX_AT_A_TIME)
+    key = inner.node("key")
+    template = template_of(key, reading) if key is not None else None
+    inner.close()
+    return Concurrency(limit=limit, key=template) if limit is not None else None
 
 
 def variables_of(around: Fields, reading: Reading) -> dict[str, JSON]:

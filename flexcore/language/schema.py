@@ -49,6 +49,7 @@ def workflow_schema() -> Schema:
             "env": _reference("environment", "Defaults for every step's environment, read as env.NAME."),
             "requirements": _reference("requirements", "Defaults for every task's requirements."),
             "timeout": _reference("duration", "The longest an execution may take."),
+            "concurrency": _reference("concurrency", "How many executions may run at a time; the others wait."),
             "deadline": _reference("duration", "Default for requirements.deadline of every task."),
             "steps": _reference("steps", "What is done, in this order unless a step says `needs`."),
             "on_failure": _reference("steps", "Done once when the execution failed; `error` says why."),
@@ -78,6 +79,13 @@ def _definitions() -> Schema:
         "retry": _retry(),
         "cache": _closed(
             {"ttl": _reference("duration", "How long."), "key": _described({}, "Default: all parameters.")}, ["ttl"]
+        ),
+        "concurrency": _closed(
+            {
+                "limit": _described({"type": "integer", "minimum": 1}, "At most so many at a time."),
+                "key": _described({}, "Counted apart for each value of this."),
+            },
+            ["limit"],
         ),
         "on_error": _words([each.value for each in OnError], "What a failure does after its retries."),
         "steps": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/step"}},
@@ -112,6 +120,7 @@ def _common() -> Schema:
         "retry": _reference("retry", "How often it is tried again."),
         "timeout": _reference("duration", "The longest one attempt may take."),
         "cache": _reference("cache", "Reuse an earlier success."),
+        "concurrency": _reference("concurrency", "How many attempts may be under way at a time; the others wait."),
         "on_error": _reference("on_error", "`continue` makes a failure the result {error: …}."),
         "runtime": _text("The name of a runtime, or auto (default)."),
         "requirements": _reference("requirements", "What the step needs of a place."),

@@ -10,6 +10,7 @@ from flexcore.language.parameters import task_of
 from flexcore.language.policies import (
     Defaults,
     cache_of,
+    concurrency_of,
     environment_of,
     requirements_of,
     retry_of,
@@ -102,6 +103,7 @@ def _read(id: StepId, written: Fields, reading: Reading, defaults: Defaults, lev
         retry=retry_of(written, reading),
         timeout=written.duration("timeout"),
         cache=cache_of(written, reading),
+        concurrency=concurrency_of(written, reading),
         on_error=written.choice("on_error", OnError) or OnError.FAIL,
         vars=variables_of(written, reading),
         env=environment_of(written, reading),
@@ -117,8 +119,8 @@ def _read(id: StepId, written: Fields, reading: Reading, defaults: Defaults, lev
 def _without_effect(step: Step, written: Fields, reading: Reading) -> None:
     """Report policies that this kind of step could only ignore: what is written is kept, or refused."""
     inside = isinstance(step.action, Branch | Parallel | ForEach | While | Try)
-    keys = ("retry", "cache", "timeout") if isinstance(step.action, Transform | Wait) else ("retry", "cache")
-    for key in keys:
+    timeless = ("timeout",) if isinstance(step.action, Transform | Wait) else ()
+    for key in ("retry", "cache", "concurrency", *timeless):
         entry = written.entry(key)
         if entry is not None:
             hint = "put it on the steps inside" if inside else "leave it out"

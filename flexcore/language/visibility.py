@@ -74,6 +74,8 @@ class _Names:
     def check(self) -> None:
         workflow = self._workflow
         self._check_environment(workflow.env, _Place(), self._declared)
+        if workflow.concurrency is not None and workflow.concurrency.key is not None:
+            self._check_template(workflow.concurrency.key, _Place(), self._declared)
         after = self._check_list(workflow.steps, _Place())
         self._check_list(workflow.on_failure, replace(after, has_error=True))
         if workflow.output is not None:
@@ -160,6 +162,8 @@ class _Names:
             self._check_expression(step.when, place, declared)
         if step.cache is not None and step.cache.key is not None:
             self._check_template(step.cache.key, place, declared)
+        if step.concurrency is not None and step.concurrency.key is not None:
+            self._check_template(step.concurrency.key, place, declared)
         self._check_environment(step.env, place, declared)
         self._check_action(step, place, declared)
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from flexcore.model.execution import Handle, LoopState, Phase, SecretText, Usage
+from flexcore.model.execution import Given, Handle, LoopState, Phase, SecretText, Usage
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.ids import ExecutionId, Scope, StepPath
 from flexcore.model.lifecycle import StepStatus
 from flexcore.model.placement import Placement
+from flexcore.model.pools import Claim
 from flexcore.model.values import NOTHING, Payload, Ref
 
 
@@ -36,9 +37,19 @@ class ExecutionAccepted:
     expires_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionQueued:
+    """Every place is taken that executions of this workflow have: it stays pending until there is one."""
+
+    full: tuple[Claim, ...]
+    waiting_for: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionStarted:
-    """The first step's turn has come."""
+    """The first step's turn has come. `claims` are held until the execution has ended."""
+
+    claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +64,7 @@ class ExecutionResumed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReused:
-    """A finished step of the execution this one was forked from, taken over as it ended."""
+    """A finished step of the execution this one was forked from, taken over as it ended, or with a result `given`."""
 
     path: StepPath
     kind: str
@@ -61,6 +72,7 @@ class StepReused:
     result: Payload = NOTHING
     failure: Failure | None = None
     tolerated: bool = False
+    given: Given | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +89,18 @@ class StepDispatched:
     secrets: tuple[SecretText, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     cache_key: str = ""
+    claims: tuple[Claim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepQueued:
+    """The step could go to a runtime, but every place of the pools in `full` is taken. No attempt is used up."""
+
+    path: StepPath
+    kind: str
+    placement: Placement
+    full: tuple[Claim, ...]
+    waiting_for: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +296,8 @@ Change: TypeAlias = (
     | ExecutionSucceeded
     | ExecutionFailed
     | ExecutionCancelled
+    | ExecutionQueued
+    | StepQueued
 )
 
 

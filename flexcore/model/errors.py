@@ -4,7 +4,7 @@ FlexCoreError
 ├── InvalidRequest: InvalidDefinition (with diagnostics) · InvalidInput · InvalidSettings
 ├── Unauthenticated · PermissionDenied
 ├── NotFound
-├── Conflict: AlreadyExists · IllegalTransition · Fenced
+├── Conflict: AlreadyExists · IllegalTransition · Fenced · PoolFull
 ├── LimitExceeded
 ├── NoFeasibleRuntime
 ├── Unavailable: StoreUnavailable · RuntimeUnavailable
@@ -124,6 +124,16 @@ class Fenced(Conflict):
     """The writer is no longer the owner, or its token is old. Late: nothing was changed."""
 
     code = "fenced"
+
+
+class PoolFull(Conflict):
+    """The last free place of a limited pool went to somebody else; `pools` are full. Nothing was changed."""
+
+    code = "pool_full"
+
+    def __init__(self, message: str, *, pools: Sequence[str] = (), hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.pools = tuple(pools)
 
 
 class LimitExceeded(FlexCoreError):

@@ -12,8 +12,12 @@ from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.ids import ExecutionId, Scope, StepPath
 from flexcore.model.lifecycle import ExecutionStatus, StepStatus
 from flexcore.model.placement import Placement
+from flexcore.model.pools import Claim
 from flexcore.model.template import PathKey
 from flexcore.model.values import JSON, NOTHING, Payload, Ref
+
+NEXT_ATTEMPT = "the next attempt"
+"""What a failed step waits for that has a try left."""
 
 
 class Phase(StrEnum):
@@ -61,6 +65,14 @@ class SecretText:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A result that did not come from a runtime: a person gave it for a step that had failed, and said why."""
+
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoopState:
     """Where a loop stands. `total` is None for `while`; `items` is what is iterated over."""
 
@@ -95,8 +107,12 @@ class StepState:
     upstream_failed: bool = False  # skipped because a step it needs failed
     ending: ErrorClass | None = None  # has to end before its time: `timeout` or `cancelled`
     waiting_for: str = ""
+    claims: tuple[Claim, ...] = ()  # places that its live attempt holds
+    full: tuple[Claim, ...] = ()  # pools in which it waits for a place
+    queued_at: datetime | None = None  # since when it waits for places
     cache_key: str = ""
     cached: bool = False
+    given: Given | None = None  # its result was given by hand
     spent: Mapping[str, int] = field(default_factory=dict)  # budget → tries used up ("user", "lost", …)
     due_at: datetime | None = None  # when its timer fires: next attempt, end of a wait
     expires_at: datetime | None = None  # when the time limit of the attempt is over
@@ -143,6 +159,8 @@ class ExecutionHeader:
     pinned_versions: Mapping[str, str] = field(default_factory=dict)
     cancel_requested: str | None = None  # the reason, once somebody asked
     timed_out: bool = False  # its own time limit asked
+    claims: tuple[Claim, ...] = ()  # places that it holds until it has ended
+    full: tuple[Claim, ...] = ()  # pools in which it waits for a place
     expires_at: datetime | None = None
     created_at: datetime | None = None
     started_at: datetime | None = None
@@ -159,3 +177,5 @@ class ExecutionState:
     seq: int = 0
     active: int = field(default=0, compare=False)  # tasks and sub-executions under way; derived by fold
     suspended: int = field(default=0, compare=False)  # steps that wait for time; derived by fold
+    held: Mapping[str, int] = field(default_factory=dict, compare=False)  # places of attempts by pool; derived by fold
+    queued: Mapping[StepPath, tuple[Claim, ...]] = field(default_factory=dict, compare=False)  # likewise: who waits

@@ -99,6 +99,14 @@ class CachePolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Concurrency:
+    """At most `limit` at a time: of all, or with `key`, of those for which that has the same value."""
+
+    limit: int
+    key: Template | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """Work for a runtime. `parameters` is the step's `with`; `file` contents are in the version's bundle."""
 
@@ -206,6 +214,7 @@ class Step:
     retry: RetryPolicy = RetryPolicy()
     timeout: timedelta | None = None
     cache: CachePolicy | None = None
+    concurrency: Concurrency | None = None
     on_error: OnError = OnError.FAIL
     runtime: str | None = None  # a name pins it; None is `auto`
     requirements: Requirements = Requirements()
@@ -227,6 +236,7 @@ class Workflow:
     on_failure: tuple[Step, ...] = ()
     requirements: Requirements = Requirements()
     timeout: timedelta | None = None
+    concurrency: Concurrency | None = None
     vars: Mapping[str, JSON] = field(default_factory=dict)
     env: Mapping[str, Template] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)

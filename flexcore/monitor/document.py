@@ -29,7 +29,7 @@ class Row:
     id: str
     kind: str
     state: StepState | None
-    waiting_for: str = ""
+    waiting_for: str | None = None
 
 
 def execution_document(
@@ -70,7 +70,7 @@ def step_document(row: Row, values: Mapping[str, JSON], now: datetime) -> Docume
     """Show a step."""
     state = row.state
     if state is None:
-        state = StepState(path=row.path, kind=row.kind, status=StepStatus.WAITING, waiting_for=row.waiting_for)
+        state = StepState(path=row.path, kind=row.kind, status=StepStatus.WAITING)
     return {
         "path": row.path,
         "id": row.id,
@@ -89,25 +89,10 @@ def step_document(row: Row, values: Mapping[str, JSON], now: datetime) -> Docume
         "result": _value(state.result, values),
         "error": failure_document(state.failure),
         "skipped_reason": state.skipped_reason or None,
-        "waiting_for": waiting_for(state),
+        "waiting_for": row.waiting_for,
         "cached": state.cached,
+        "given_by": None if state.given is None else {"actor": state.given.by, "reason": state.given.reason},
     }
-
-
-def waiting_for(state: StepState) -> str | None:
-    """Say in one sentence what an unfinished step waits for."""
-    if state.status.is_terminal:
-        return None
-    if state.ending is not None:
-        return f"its end to be confirmed by runtime '{state.runtime}'" if state.in_flight else "what runs inside to end"
-    if state.waiting_for:
-        due = f", at {time(state.due_at)}" if state.due_at is not None else ""
-        return f"{state.waiting_for}{due}"
-    if state.child is not None:
-        return f"execution {state.child}"
-    if state.status is StepStatus.PENDING:
-        return f"runtime '{state.runtime}' to take the work"
-    return f"runtime '{state.runtime}' to finish the work" if state.runtime else "the steps inside it"
 
 
 def placement_document(placement: Placement | None) -> Document | None:

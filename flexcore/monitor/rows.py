@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TypeAlias
 
 from flexcore.model.execution import ExecutionState
@@ -9,19 +10,23 @@ from flexcore.model.graph import EACH, Graph, child_scope, lists_of, scope_of, s
 from flexcore.model.ids import ON_FAILURE, ROOT, Scope, StepPath, indexed, step_path
 from flexcore.model.workflow import Step, type_name
 from flexcore.monitor.document import Row
+from flexcore.monitor.waiting import Pools, waiting_for
 
 Inside: TypeAlias = Mapping[StepPath, set[str]]  # by control step: the keys of its lists that something is known of
 
 
-def rows(graph: Graph, state: ExecutionState) -> Iterator[Row]:
-    """Walk the steps in the order written; those inside a control step follow it, iteration by iteration."""
+def rows(graph: Graph, state: ExecutionState, pools: Pools = MappingProxyType({})) -> Iterator[Row]:
+    """Walk the steps in the order written; those inside a control step follow it, iteration by iteration.
+
+    `pools` has the limited pools in which steps wait for a place.
+    """
     inside = _inside(state)
-    yield from _scope(graph, state, ROOT, inside)
+    yield from _scope(graph, state, pools, ROOT, inside)
     if ON_FAILURE in state.scopes:
-        yield from _scope(graph, state, ON_FAILURE, inside)
+        yield from _scope(graph, state, pools, ON_FAILURE, inside)
 
 
-def _scope(graph: Graph, state: ExecutionState, scope: Scope, inside: Inside) -> Iterator[Row]:
+def _scope(graph: Graph, state: ExecutionState, pools: Pools, scope: Scope, inside: Inside) -> Iterator[Row]:
     block = graph.block(scope)
     # A list that was taken over with its control step has no scope: nothing more will happen in it.
     is_open = not state.header.status.is_terminal and (scope == ROOT or scope in state.scopes)
@@ -30,12 +35,10 @@ def _scope(graph: Graph, state: ExecutionState, scope: Scope, inside: Inside) ->
         known = state.steps.get(path)
         if known is None and not is_open:
             continue
-        needs = ", ".join(f"'{each}'" for each in block.needs[step.id])
-        yield Row(
-            path=path, id=step.id, kind=type_name(step), state=known, waiting_for=f"step {needs}" if needs else ""
-        )
+        sentence = None if state.header.status.is_terminal else waiting_for(graph, state, path, pools)
+        yield Row(path=path, id=step.id, kind=type_name(step), state=known, waiting_for=sentence)
         for inner in _inner(step, path, inside.get(path, set())):
-            yield from _scope(graph, state, inner, inside)
+            yield from _scope(graph, state, pools, inner, inside)
 
 
 def _inner(step: Step, path: StepPath, keys: set[str]) -> Iterator[Scope]:

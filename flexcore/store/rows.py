@@ -93,6 +93,9 @@ class Rows(NamedTuple):
     scopes: list[Row]
     consumed: list[Row]
     cache: list[Row]
+    freed: list[Row]
+    queued: list[Row]
+    claimed: list[Row]
 
 
 def microseconds(moment: datetime) -> int:
@@ -107,7 +110,7 @@ def moment(stored: int) -> datetime:
 
 def rows_of(changes: ChangeSet, owner: str) -> Rows:
     """Spell a change set as rows. Raises InternalError when its entries do not follow each other."""
-    id, entries, header = changes.execution, changes.entries, changes.header
+    id, entries, header, claims = changes.execution, changes.entries, changes.header, changes.claims
     seq = changes.after + len(entries)
     if seq == 0 or any(entry.seq != changes.after + place for place, entry in enumerate(entries, 1)):
         raise InternalError(f"the entries for {id} do not continue its history after {changes.after}")
@@ -127,6 +130,9 @@ def rows_of(changes: ChangeSet, owner: str) -> Rows:
         scopes=[(id, each.scope, each.status.value, SCOPE.encode(each)) for each in changes.scopes],
         consumed=[(command, id, seq) for command in changes.consumed],
         cache=[(each.key, PAYLOAD.encode(each.result), microseconds(each.expires_at)) for each in changes.cache],
+        freed=[(each.pool, id, each.path) for each in claims if each.limit is None and each.queued_at is None],
+        queued=[(each.pool, id, each.path, microseconds(each.queued_at)) for each in claims if each.queued_at],
+        claimed=[(each.pool, id, each.path, each.limit) for each in claims if each.limit and not each.queued_at],
     )
 
 
@@ -168,6 +174,11 @@ def command_from(row: Row) -> Command:
 def json_text(value: JSON) -> str:
     """Spell any JSON value. Raises InternalError for what is none."""
     return _text(value)
+
+
+def json_from(text: str) -> Any:
+    """Read what `json_text` has written."""
+    return _any.decode(text)
 
 
 def _text(value: object) -> str:

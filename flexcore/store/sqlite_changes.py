@@ -16,6 +16,7 @@ from flexcore.model.errors import (
     FlexCoreError,
     IllegalTransition,
     InternalError,
+    PoolFull,
     StoreUnavailable,
 )
 from flexcore.store.database import abandon, foreign
@@ -87,6 +88,16 @@ class ChangeWriter:
         self._many(connection, sql["put_scope"], [row for each in wave for row in each.scopes])
         self._many(connection, sql["consume_command"], [row for each in wave for row in each.consumed])
         self._many(connection, sql["put_cache"], [row for each in wave for row in each.cache])
+        if claiming := [each for each in wave if each.source.claims]:
+            self._write_claims(connection, claiming)
+
+    def _write_claims(self, connection: sqlite3.Connection, wave: Sequence[Rows]) -> None:
+        """First what becomes free, for all of the wave: it may be what another of them takes."""
+        if freed := [row for each in wave for row in each.freed]:
+            # Not counted: what is gone already is as free as can be.
+            connection.executemany(self._sql["free_place"], freed)
+        self._many(connection, self._sql["queue_for_place"], [row for each in wave for row in each.queued])
+        self._many(connection, self._sql["take_place"], [row for each in wave for row in each.claimed])
 
     def _many(self, connection: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> None:
         if rows and connection.executemany(sql, rows).rowcount != len(rows):
@@ -105,6 +116,9 @@ class ChangeWriter:
             return self._step_refusal(connection, rows)
         if statement == self._sql["consume_command"]:
             return IllegalTransition(f"a command for {changes.execution} was answered before: {changes.consumed}")
+        if statement == self._sql["take_place"]:
+            wanted = tuple(pool for pool, *_ in rows.claimed)
+            return PoolFull(f"no place is free for {changes.execution} in {', '.join(wanted)}", pools=wanted)
         guard = connection.execute(self._sql["execution_guard"], {"execution": changes.execution}).fetchone()
         return _execution_refusal(rows, guard)
 

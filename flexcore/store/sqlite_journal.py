@@ -7,21 +7,22 @@ group gathers by itself. Change sets become rows in the caller's task, so what c
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TypeAlias
 
 from flexcore.model.changes import HistoryEntry
 from flexcore.model.errors import FlexCoreError, InternalError, NotFound
-from flexcore.model.ids import ExecutionId
+from flexcore.model.ids import ExecutionId, StepPath
+from flexcore.model.pools import Party, PoolUse
 from flexcore.model.values import Payload
 from flexcore.store.database import Lane
 from flexcore.store.queries import Queries
 from flexcore.store.rows import PAYLOAD, Rows, command_from, entry_from, microseconds, rows_of
 from flexcore.store.sqlite_changes import ChangeWriter, Outcome, refused_alike
 from flexcore.store.sqlite_commands import SqliteCommands
-from flexcore.store.write import ChangeSet, Command, OpenExecution, Owner
+from flexcore.store.write import ChangeSet, Command, OpenExecution, Owner, ServerId
 
 Waiting: TypeAlias = tuple[Rows, Owner, asyncio.Future[None]]
 
@@ -38,6 +39,7 @@ class SqliteJournal:
         sql: Queries,
         owner: Callable[[], Owner],
         commands: SqliteCommands,
+        is_alive: Callable[[ServerId], bool],
         group_limit: int,
     ) -> None:
         self._writer = writer
@@ -46,6 +48,7 @@ class SqliteJournal:
         self._sql = sql
         self._owner = owner
         self._commands = commands
+        self._is_alive = is_alive
         self._group_limit = group_limit
         self._waiting: deque[Waiting] = deque()
         self._is_announced = False
@@ -99,6 +102,24 @@ class SqliteJournal:
         asked = {"key": key, "now": microseconds(now)}
         row = await self._reader.run(lambda c: c.execute(self._sql["cached_result"], asked).fetchone())
         return None if row is None else PAYLOAD.decode(row[0])
+
+    async def pools(self, wanted: Mapping[str, int], execution: ExecutionId | None = None) -> Mapping[str, PoolUse]:
+        """Look at pools at one moment. Owners that are dead wait for nothing: nobody would take the place."""
+        return await self._reader.read(lambda c: {pool: self._use(c, pool, wanted[pool], execution) for pool in wanted})
+
+    def _use(self, connection: sqlite3.Connection, pool: str, limit: int, execution: ExecutionId | None) -> PoolUse:
+        asked = {"pool": pool, "execution": execution or ""}
+        (held,) = connection.execute(self._sql["places_held"], asked).fetchone()
+        alive: dict[str, bool] = {}
+        waiting: list[Party] = []
+        for waits, path, owner in connection.execute(self._sql["queue_of_pool"], {"pool": pool}):
+            if owner not in alive:
+                alive[owner] = self._is_alive(ServerId(owner))
+            if alive[owner]:
+                waiting.append(Party(ExecutionId(waits), StepPath(path)))
+                if len(waiting) >= limit:
+                    break
+        return PoolUse(held=held, waiting=tuple(waiting))
 
     def _whole(self, id: ExecutionId, connection: sqlite3.Connection) -> OpenExecution:
         rows = connection.execute(self._sql["whole_history"], {"execution": id}).fetchall()

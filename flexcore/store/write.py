@@ -1,13 +1,14 @@
 """How the engine writes: the journal, which is the only way execution state changes, and who may use it."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NewType, Protocol
 
 from flexcore.model.changes import HistoryEntry
 from flexcore.model.execution import ExecutionHeader, ScopeState, StepState
-from flexcore.model.ids import ExecutionId
+from flexcore.model.ids import ExecutionId, StepPath
+from flexcore.model.pools import PoolUse
 from flexcore.model.values import JSON, Payload
 
 ServerId = NewType("ServerId", str)
@@ -41,11 +42,22 @@ class IdempotencyKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimChange:
+    """A row of the pools' table that changes: a place is taken (`limit`), waited for (`queued_at`), or neither."""
+
+    pool: str
+    path: StepPath  # empty: the execution as a whole
+    limit: int | None = None
+    queued_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeSet:
     """Everything one transition changes, written in one transaction or not at all.
 
     Precondition: the history of `execution` has exactly `after` entries (0: there is no such execution yet), it
-    belongs to the writer, no step in `steps` has ended before or has a higher token, and `start_key` is unused.
+    belongs to the writer, no step in `steps` has ended before or has a higher token, `start_key` is unused, and each
+    pool of which `claims` take a place has fewer than its limit taken.
     `steps` and `header` are the state after the entries: `state == fold(history)`, which `flexcore verify` checks.
     `scopes` ride in the steps' table so that the whole state is there.
     """
@@ -59,6 +71,7 @@ class ChangeSet:
     consumed: tuple[int, ...] = ()  # commands that this transition answers
     cache: tuple[CacheEntry, ...] = ()
     start_key: IdempotencyKey | None = None
+    claims: tuple[ClaimChange, ...] = ()  # what changes of the places that `header` and `steps` hold and wait for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +100,8 @@ class Journal(Protocol):
         """Return after the fsync of the group this change set joined.
 
         Raises Fenced (no longer the owner), IllegalTransition (the precondition does not hold; nothing was written),
-        AlreadyExists (`start_key` is taken; the message names the execution), Ambiguous, StoreUnavailable.
+        AlreadyExists (`start_key` is taken; the message names the execution), PoolFull (a place that `claims` take is
+        not there any more), Ambiguous, StoreUnavailable.
         """
         ...
 
@@ -105,6 +119,10 @@ class Journal(Protocol):
 
     async def changed(self) -> bool:
         """Say, cheaply, whether another process has committed anything since the last call."""
+        ...
+
+    async def pools(self, wanted: Mapping[str, int], execution: ExecutionId | None = None) -> Mapping[str, PoolUse]:
+        """Look at pools, each with its limit, as an execution sees them, or (None) as nobody in particular does."""
         ...
 
     async def cached(self, key: str, now: datetime) -> Payload | None:

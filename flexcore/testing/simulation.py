@@ -5,6 +5,8 @@ repeats and delays reports, cancels. What is checked after every decision is in 
 """
 
 import random
+import re
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -27,7 +29,10 @@ from flexcore.engine.work import (
     Env,
     Event,
     ForgetAttempt,
+    Limits,
+    LookAgain,
     Needs,
+    PlaceFree,
     Start,
     StartAttempt,
     StartChild,
@@ -46,6 +51,7 @@ from flexcore.model.lifecycle import (
     StepStatus,
 )
 from flexcore.model.placement import Infeasibility, Placement, ReasonCode, Verdict
+from flexcore.model.pools import WHOLE, Claim, Party, PoolUse, PoolView
 from flexcore.model.template import Expression, Literal
 from flexcore.model.values import JSON, Payload
 from flexcore.model.workflow import (
@@ -53,6 +59,7 @@ from flexcore.model.workflow import (
     Branch,
     CachePolicy,
     Case,
+    Concurrency,
     ForEach,
     NamedBranch,
     OnError,
@@ -69,8 +76,11 @@ from flexcore.model.workflow import (
     While,
     Workflow,
 )
+from flexcore.monitor.rows import rows
+from flexcore.monitor.waiting import execution_waiting_for
 
 _FATES = tuple(ErrorClass)
+_NAMED_STEPS = re.compile(r"(?:^steps? |, | and )'([^' ]+)'")
 
 
 class Generator:
@@ -86,7 +96,9 @@ class Generator:
         steps = self._steps(rng.randint(1, 6), depth=2)
         handler = self._steps(1, depth=0) if rng.random() < 0.3 else ()
         output = self._odd_expression() if rng.random() < 0.1 else None
-        return Workflow(name="simulated", steps=steps, on_failure=handler, output=output)
+        return Workflow(
+            name="simulated", steps=steps, on_failure=handler, output=output, concurrency=self._concurrency(0.1)
+        )
 
     def _steps(self, count: int, depth: int) -> tuple[Step, ...]:
         steps: list[Step] = []
@@ -109,6 +121,7 @@ class Generator:
             retry=RetryPolicy(attempts=attempts, jitter=0.5),
             timeout=timedelta(seconds=rng.randint(5, 60)) if rng.random() < 0.3 else None,
             cache=CachePolicy(ttl=timedelta(hours=1)) if rng.random() < 0.05 and isinstance(action, Task) else None,
+            concurrency=self._concurrency(0.25) if isinstance(action, Task) else None,
             on_error=rng.choice((OnError.FAIL, OnError.FAIL, OnError.CONTINUE)),
         )
 
@@ -145,6 +158,12 @@ class Generator:
             case _:
                 return Try(steps=self._some(depth), catch=self._maybe(depth), final=self._maybe(depth))
 
+    def _concurrency(self, chance: float) -> Concurrency | None:
+        rng = self._rng
+        if rng.random() > chance:
+            return None
+        return Concurrency(limit=rng.randint(1, 2), key=rng.choice((None, Literal("eu"), self._odd_expression())))
+
     def _some(self, depth: int) -> tuple[Step, ...]:
         return self._steps(self._rng.randint(1, 2), depth - 1)
 
@@ -172,6 +191,8 @@ class Simulation:
         self._children: dict[ExecutionId, tuple[StepPath, str]] = {}
         self._told: list[Event] = []
         self._luck = 1.0  # of the present decision's placements
+        self._limits = Limits(runtimes={"local": 3} if self._rng.random() < 0.3 else {})
+        self._pools: dict[str, PoolUse] = {}  # as the present decision saw them
 
     def run(self, most: int = 5000) -> None:
         """Play until the end. Raises AssertionError when an invariant breaks, naming the seed."""
@@ -196,7 +217,9 @@ class Simulation:
             return rng.choice(self._told)  # once more
         if rng.random() < 0.01:
             return Cancel("the simulation wants it")
-        choices = [*self._attempt_events(), *self._child_events()]
+        choices = [*self._attempt_events(), *self._child_events(), *map(PlaceFree, self.state.queued)]
+        if self.state.header.full:
+            choices.append(PlaceFree(None))
         if choices and rng.random() < 0.9:
             return rng.choice(choices)
         return self._timer(must=not choices)
@@ -268,7 +291,7 @@ class Simulation:
         self.history.extend(entries)
         self.state = decision.state
         self.check(before, decision)
-        if not isinstance(event, TimerFired | Start | Cancel):
+        if not isinstance(event, TimerFired | PlaceFree | Start | Cancel):
             self._told.append(event)
             self._happened(event)
         for action in decision.actions:
@@ -293,10 +316,13 @@ class Simulation:
         values: dict[str, JSON] = {}
         cached: dict[str, Payload | None] = {}
         self._luck = self._rng.random()
+        self._pools = {}
         env = Env(
             now=self._now,
             entropy=self._rng.randbytes(8),
             place=self._place,
+            limits=self._limits,
+            pools=self._pools,
             answers=answers,
             values=values,
             cached=cached,
@@ -304,7 +330,8 @@ class Simulation:
         outcome = decide(self._graph, self.state, event, env)
         for _ in range(1000):
             if isinstance(outcome, Decision):
-                self._check_same(outcome, decide(self._graph, self.state, event, env))
+                if not self._pools:  # who gets the last place may depend on whose answers came first
+                    self._check_same(outcome, decide(self._graph, self.state, event, env))
                 return outcome
             self._fulfil(outcome, answers, cached)
             outcome = resume(outcome)
@@ -323,6 +350,19 @@ class Simulation:
             answers.setdefault(address, {})[query.source] = Answer(value=luck < 0.6, failure=failure)
         for key in needs.cache_keys:
             cached[key] = Payload("earlier") if self._rng.random() < 0.5 else None
+        for claim in needs.pools:
+            self._pools[claim.pool] = self._use(claim)
+
+    def _use(self, claim: Claim) -> PoolUse:
+        """Let other executions hold any number of the places that are left, and sometimes one be first in the queue."""
+        rng, id = self._rng, self.state.header.id
+        left = max(claim.limit - self.state.held.get(claim.pool, 0), 0)
+        waits = [path for path, full in self.state.queued.items() if claim.pool in {each.pool for each in full}]
+        waits.sort(key=lambda path: (self.state.steps[path].queued_at, path))
+        waiting = [Party(id, path) for path in waits]
+        if rng.random() < 0.2:
+            waiting.insert(0, Party(ExecutionId("exe_other"), WHOLE))
+        return PoolUse(held=rng.randint(0, left), waiting=tuple(waiting))
 
     def _place(self, step: StepView) -> Placement:
         luck = self._luck
@@ -343,8 +383,8 @@ class Simulation:
                 self._ending.discard(path)
             case StartChild(path=path, child=child):
                 self._children[child] = (path, "starting")
-            case CancelChild():
-                pass  # it ends by itself, in one way or another
+            case CancelChild() | LookAgain():
+                pass  # it ends by itself, in one way or another; alarms are found by looking at the state
 
     # --- what must always hold
 
@@ -355,6 +395,51 @@ class Simulation:
         if before.header.status.is_terminal:
             assert not decision.changes, f"{seed}: something changed after the end"
         self._check_statuses(before, seed)
+        self._check_places(before, decision, seed)
+        self._check_waiting(seed)
+
+    def _check_places(self, before: ExecutionState, decision: Decision, seed: str) -> None:
+        """Never more in flight than there are places, never a queue for a place that is free, and no place kept."""
+        state = decision.state
+        held = Counter(claim.pool for step in state.steps.values() for claim in step.claims)
+        assert held == Counter(dict(state.held)), f"{seed}: places were counted wrongly"
+        for step in state.steps.values():
+            assert step.in_flight or not step.claims, f"{seed}: {step.path} keeps its places"
+            assert not (step.full and step.in_flight), f"{seed}: {step.path} waits for what it has"
+        header = state.header
+        assert not header.status.is_terminal or not (header.claims or header.full), f"{seed}: it keeps its places"
+        for change in decision.changes:
+            match change:
+                case c.StepDispatched(claims=claims) | c.ExecutionStarted(claims=claims):
+                    for claim in claims:
+                        taken = self._pools[claim.pool].held + held[claim.pool]
+                        assert taken <= claim.limit, f"{seed}: {taken} of {claim.limit} places in {claim.pool}"
+                case c.StepQueued(full=full) | c.ExecutionQueued(full=full):
+                    for claim in full:
+                        use = self._pools[claim.pool]
+                        before_it = use.held + before.held.get(claim.pool, 0) + held[claim.pool] + len(use.waiting)
+                        assert before_it >= claim.limit, f"{seed}: {claim.pool} had room"
+
+    def _check_waiting(self, seed: str) -> None:
+        """Whatever has not ended says what it waits for, and that is true: what it names has not ended either."""
+        if self.state.header.status.is_terminal:
+            return
+        pools = {pool: PoolView(held=use.held) for pool, use in self._pools.items()}
+        if self.state.header.status is ExecutionStatus.PENDING:
+            assert execution_waiting_for(self.state, pools), f"{seed}: a pending execution waits for nothing"
+        for row in rows(self._graph, self.state, pools):
+            known = self.state.steps.get(row.path)
+            if known is not None and known.status.is_terminal:
+                assert row.waiting_for is None, f"{seed}: {row.path} has ended and waits for {row.waiting_for}"
+                continue
+            sentence = row.waiting_for
+            assert sentence, f"{seed}: {row.path} waits for nothing"
+            for named in _NAMED_STEPS.findall(sentence.partition(" to end")[0]) if " to end" in sentence else ():
+                other = self.state.steps.get(StepPath(named))
+                assert other is None or not other.status.is_terminal, f"{seed}: {row.path}: {named} has ended"
+            assert sentence.startswith("a place in") == bool(known and known.full), f"{seed}: {row.path}: {sentence}"
+            if "begin" in sentence:
+                assert self.state.header.status is ExecutionStatus.PENDING, f"{seed}: {row.path}: {sentence}"
 
     def _check_statuses(self, before: ExecutionState, seed: str) -> None:
         status: ExecutionStatus | None = before.header.status if before.seq else None
@@ -382,7 +467,7 @@ class Simulation:
             return
         old = before[path].status if path in before else StepStatus.WAITING
         new = after[path].status
-        again = isinstance(entry.change, c.StepDispatched | c.StepRetryScheduled)
+        again = isinstance(entry.change, c.StepDispatched | c.StepQueued | c.StepRetryScheduled)
         if old is not new or (again and path in before):
             assert new in STEP_TRANSITIONS[old], f"{seed}: step {path} was {old} and became {new}"
             self.transitions.add((old, new))

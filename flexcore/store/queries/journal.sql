@@ -45,3 +45,14 @@ RETURNING id;
 -- name: command_target :one
 -- Why a command was refused: the execution is unknown, or has ended.
 SELECT status FROM executions WHERE id = :execution;
+
+-- name: places_held :one
+-- How many places of a pool others hold; an execution counts its own.
+SELECT count(*) FROM claims WHERE pool = :pool AND queued IS NULL AND execution <> :execution;
+
+-- name: queue_of_pool :rows
+-- Who waits for a place, longest first, and whose it is: what belongs to the dead is passed over.
+SELECT claims.execution, claims.path, executions.owner
+FROM claims CROSS JOIN executions
+WHERE claims.pool = :pool AND claims.queued IS NOT NULL AND executions.id = claims.execution
+ORDER BY claims.queued, claims.execution, claims.path;

@@ -55,3 +55,18 @@ UPDATE commands SET consumed = ?3 WHERE id = ?1 AND execution = ?2 AND consumed 
 -- The newest success wins.
 INSERT INTO cache (key, result, expires_at) VALUES (?1, ?2, ?3)
 ON CONFLICT (key) DO UPDATE SET result = excluded.result, expires_at = excluded.expires_at;
+
+-- name: free_place :many
+-- A place, or a rank in a queue, ends with the attempt or execution it belonged to.
+DELETE FROM claims WHERE pool = ?1 AND execution = ?2 AND path = ?3;
+
+-- name: queue_for_place :many
+-- Who waits is kept for the order of the queue, across processes.
+INSERT INTO claims (pool, execution, path, queued) VALUES (?1, ?2, ?3, ?4)
+ON CONFLICT (pool, execution, path) DO UPDATE SET queued = excluded.queued;
+
+-- name: take_place :many
+-- The limit itself: a place is taken only while fewer are than there are, counted in this very transaction.
+INSERT INTO claims (pool, execution, path, queued)
+SELECT ?1, ?2, ?3, NULL WHERE (SELECT count(*) FROM claims WHERE pool = ?1 AND queued IS NULL) < ?4
+ON CONFLICT (pool, execution, path) DO UPDATE SET queued = NULL;
