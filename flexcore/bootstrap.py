@@ -7,19 +7,22 @@ async with embedded(settings) as control_plane:
 import asyncio
 import contextlib
 import os
+import pwd
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flexcore.analyzer.place import Policy
 from flexcore.analyzer.rules import Thresholds
 from flexcore.analyzer.snapshot import Snapshot
+from flexcore.control.auditing import Auditing
 from flexcore.control.definitions import Definitions
 from flexcore.control.launching import Launcher
+from flexcore.control.library import Library
 from flexcore.control.planning import Planner, RefreshService
 from flexcore.control.reading import ExecutionReading
 from flexcore.control.runtimes import RuntimesView
@@ -29,12 +32,15 @@ from flexcore.engine.attempts import Driver
 from flexcore.engine.evaluate import ExpressionPool
 from flexcore.engine.loop import Engine, EngineParts
 from flexcore.engine.services.commands import CommandService
+from flexcore.engine.services.queues import QueueService
 from flexcore.engine.services.rescue import RescueService
+from flexcore.engine.services.retention import RetentionService
 from flexcore.engine.services.runner import Service, run_services
 from flexcore.engine.services.sweep import SweepService
 from flexcore.engine.work import Limits
 from flexcore.model.execution import ExecutionState
 from flexcore.model.ids import ExecutionId
+from flexcore.model.requests import Collectable
 from flexcore.monitor.hub import Hub
 from flexcore.runtime import registry as runtimes
 from flexcore.runtime.plugin import RuntimeContext
@@ -47,6 +53,10 @@ from flexcore.store.sqlite import Parts, Store, database_file, open_store
 
 if TYPE_CHECKING:
     from flexcore.control.doctor import Check
+
+
+_COLLECTING = timedelta(hours=1)
+_COLLECTING_JITTER = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +161,8 @@ def _assembled(
     commands = CommandService(engine, store.journal)
     rescue = RescueService(engine, store.journal, store.ownership, definitions, commands, planner.ready)
     sweep = _sweep(store, registry)
+    auditing = Auditing(trail=store.audit, now=now, actor="token" if serve_others else _user())
+    retention = _retention(settings, store)
     control_plane = ControlPlane(
         catalog=store.catalog,
         definitions=definitions,
@@ -179,13 +191,43 @@ def _assembled(
         command_service=commands,
         rescue=rescue,
         sweep=sweep,
+        retention=retention,
+        library=Library(catalog=store.catalog, definitions=definitions, auditing=auditing),
+        auditing=auditing,
         now=now,
     )
-    services: list[Service] = [commands, RefreshService(planner)]
+    services: list[Service] = [commands, RefreshService(planner), QueueService(engine.queues)]
     if serve_others:
-        services += [rescue, sweep]
+        services += [rescue, sweep, retention]
     found = Installation(control_plane=control_plane, engine=engine, store=store, registry=registry)
     return found, services
+
+
+def _retention(settings: Settings, store: Store) -> RetentionService:
+    ages = {
+        Collectable.EXECUTIONS: settings.retention.executions,
+        Collectable.LOGS: settings.retention.logs,
+        Collectable.ARTIFACTS: settings.retention.artifacts,
+        Collectable.CACHE: settings.retention.cache,
+        Collectable.AUDIT: settings.retention.audit,
+    }
+    jitter = _COLLECTING_JITTER * (entropy()[0] / 255)  # so that servers of one store do not come all at once
+    return RetentionService(
+        retention=store.retention,
+        trail=store.audit,
+        ages=ages,
+        keep_last=settings.retention.keep_last,
+        now=now,
+        interval=_COLLECTING + jitter,
+    )
+
+
+def _user() -> str:
+    """Name the user of the operating system whom this process works for."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container, often
+        return f"uid {os.getuid()}"
 
 
 def _sweep(store: Store, registry: runtimes.Registry) -> SweepService:
@@ -226,6 +268,8 @@ def _engine(
         open_executions=settings.limits.queue,
         infrastructure_tries=settings.policy.infrastructure_attempts,
         unplaced_interval=settings.policy.recheck,
+        runtimes={name: each.concurrency for name, each in settings.runtimes.items() if each.concurrency},
+        tags=dict(settings.limits.tags),
     )
     driver = Driver(
         runtimes=registry,
@@ -240,6 +284,7 @@ def _engine(
     return Engine(
         EngineParts(
             journal=store.journal,
+            commands=store.commands,
             definitions=definitions,
             evaluator=pool,
             artifacts=store.artifacts,

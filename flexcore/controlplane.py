@@ -5,29 +5,35 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from flexcore.control.auditing import Auditing
+from flexcore.control.collecting import collection_document
 from flexcore.control.definitions import Definitions
 from flexcore.control.launching import Launcher
+from flexcore.control.library import Library, summary
 from flexcore.control.planning import Planner
 from flexcore.control.reading import ExecutionReading
 from flexcore.control.runtimes import RuntimesView
 from flexcore.engine.services.commands import CommandService
 from flexcore.engine.services.rescue import RescueService
+from flexcore.engine.services.retention import RetentionService
 from flexcore.engine.services.sweep import SweepService
 from flexcore.model.errors import Diagnostic
 from flexcore.model.ids import ExecutionId
 from flexcore.model.requests import (
+    AuditQuery,
     Bundle,
+    CollectRequest,
     Document,
     ExecutionQuery,
     LogPage,
     Page,
+    RetryRequest,
     Started,
     StartRequest,
     TaskRequest,
     WatchEvent,
 )
-from flexcore.monitor import document as show
-from flexcore.store.read import Catalog, Definition
+from flexcore.store.read import Catalog
 from flexcore.store.write import Commands
 
 
@@ -45,6 +51,9 @@ class ControlPlane:
     command_service: CommandService
     rescue: RescueService
     sweep: SweepService
+    retention: RetentionService
+    library: Library
+    auditing: Auditing
     now: Callable[[], datetime]
 
     # --- definitions
@@ -53,8 +62,10 @@ class ControlPlane:
         return self.definitions.check(bundle)
 
     async def deploy(self, bundle: Bundle, workspace: str = "default") -> Document:
-        definition, created = await self.definitions.deploy(bundle, workspace)
-        return {"name": definition.name, "version": definition.version, "created": created}
+        return await self.library.deploy(bundle, workspace)
+
+    async def diff(self, bundle: Bundle, workspace: str = "default") -> Document:
+        return await self.library.diff(bundle, workspace)
 
     async def plan(
         self, workflow: str, version: str | None = None, runtime: str | None = None, workspace: str = "default"
@@ -68,27 +79,31 @@ class ControlPlane:
     async def workflows(self, workspace: str = "default", runtime: str | None = None) -> Sequence[Document]:
         found = [each for each in await self.catalog.list(workspace) if not each.name.startswith("_")]
         wanted = runtime not in (None, "all")
-        return [_summary(each) for each in found if not wanted or runtime in each.runtimes]
+        return [summary(each) for each in found if not wanted or runtime in each.runtimes]
 
     async def workflow(self, name: str, version: str | None = None, workspace: str = "default") -> Document:
-        definition = await self.catalog.get(workspace, name, version)
-        versions = await self.catalog.versions(workspace, name)
-        loaded = await self.definitions.load(workspace, name, definition.version)
-        return {
-            **_summary(definition),
-            "text": definition.text,
-            "inputs": loaded.graph.workflow.inputs,
-            "files": sorted(definition.files),
-            "versions": [{"version": each.version, "created_at": show.time(each.created_at)} for each in versions],
-        }
+        return await self.library.document(name, version, workspace)
+
+    async def pin(self, name: str, version: str, workspace: str = "default") -> Document:
+        return await self.library.pin(name, version, workspace)
+
+    async def unpin(self, name: str, workspace: str = "default") -> Document:
+        return await self.library.pin(name, None, workspace)
+
+    async def rollback(self, name: str, version: str | None = None, workspace: str = "default") -> Document:
+        return await self.library.rollback(name, version, workspace)
 
     async def delete_workflow(self, name: str, workspace: str = "default") -> None:
-        await self.catalog.delete(workspace, name)
+        await self.library.delete(name, workspace)
 
     # --- executions
 
     async def start(self, request: StartRequest) -> Started:
-        return await self.launcher.start(request)
+        name, workspace = request.workflow, request.workspace
+        async with self.auditing.call("start", name, workspace, soon=True, workflow=name) as call:
+            started = await self.launcher.start(request)
+            call.tell(started.id, **({"existing": True} if started.existing else {}))
+            return started
 
     async def execute_task(self, request: TaskRequest) -> Started:
         # A name that no user's workflow can have, so that it never shows among them.
@@ -103,7 +118,10 @@ class ControlPlane:
             runtime=request.runtime,
             timeout=request.timeout,
         )
-        return await self.launcher.start(start)
+        async with self.auditing.call("execute", request.type, request.workspace, soon=True, type=request.type) as call:
+            started = await self.launcher.start(start)
+            call.tell(started.id)
+            return started
 
     async def execution(self, id: ExecutionId) -> Document:
         return await self.reading.document(id)
@@ -121,7 +139,8 @@ class ControlPlane:
         return await self.reading.logs(id, path, cursor)
 
     async def cancel(self, id: ExecutionId, reason: str = "") -> None:
-        await self.commands.send(id, "cancel", {"reason": reason}, self.now())
+        async with self.auditing.call("cancel", id):
+            await self.commands.send(id, "cancel", {"reason": reason}, self.now())
         view = await self.reading.view(id)
         # With its owner dead nobody would ever read the command: this process becomes the owner, and sees it through.
         taken = () if view.owner_alive else await self.rescue.rescue(id)
@@ -129,11 +148,25 @@ class ControlPlane:
         if id in taken:
             await self.launcher.engine.wait(id)
 
-    async def retry(self, id: ExecutionId, from_step: str | None = None) -> Started:
-        return await self.launcher.retry((await self.reading.view(id)).state, from_step)
+    async def retry(self, request: RetryRequest) -> Started:
+        asked = {
+            "from_step": request.from_step,
+            "everything": request.everything or None,
+            "newest": request.newest or None,
+            "results_given_for": sorted(request.results) or None,
+            "reason": request.reason or None,
+        }
+        # A result given by hand is known to the trail before anything goes on with it.
+        async with self.auditing.call("retry", request.id, soon=not request.results, **asked) as call:
+            state = (await self.reading.view(request.id)).state
+            started = await self.launcher.retry(state, request, self.auditing.actor)
+            call.tell(started=started.id, workflow=state.header.workflow)
+            return started
 
     async def resume(self) -> Sequence[ExecutionId]:
-        rescued = await self.rescue.run_once()
+        async with self.auditing.call("resume", "store") as call:
+            rescued = await self.rescue.run_once()
+            call.tell(count=len(rescued))
         await self.sweep.run_once()  # what the dead left outside may hold secrets
         return rescued
 
@@ -148,12 +181,15 @@ class ControlPlane:
     async def runtime(self, name: str) -> Document:
         return await self.runtimes_view.one(name)
 
+    # --- operation
 
-def _summary(definition: Definition) -> Document:
-    return {
-        "name": definition.name,
-        "version": definition.version,
-        "description": definition.description,
-        "runtimes": list(definition.runtimes),
-        "created_at": show.time(definition.created_at),
-    }
+    async def collect(self, request: CollectRequest) -> Document:
+        if request.dry_run:
+            return collection_document(await self.retention.collect(request), request)
+        async with self.auditing.call("collect", "store", kinds=sorted(request.kinds) or None) as call:
+            outcomes = await self.retention.collect(request)
+            call.tell(**{each.kind.value: each.collected.count for each in outcomes})
+        return collection_document(outcomes, request)
+
+    async def audit(self, query: AuditQuery) -> Page[Document]:
+        return await self.auditing.entries(query)

@@ -17,14 +17,16 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from flexcore.model.errors import InvalidSettings
+from flexcore.model.ids import WORKFLOW_NAME
 from flexcore.model.units import format_duration, parse_duration, parse_size
 from flexcore.model.values import JSON
-from flexcore.settings_layers import Given, from_environment, from_file, settings_file
+from flexcore.settings_layers import NAMED, Given, from_environment, from_file, settings_file
 
 Default = TypeVar("Default")
+Amounts: TypeAlias = tuple[tuple[str, int], ...]  # by name; as pairs, because defaults must not change
 
 _KEY = "key"
 _PASSWORD_IN_URL = re.compile(r"(://[^/:@\s]*):[^/@\s]+@")
@@ -40,6 +42,7 @@ class Key:
     least: float | None = None
     secret: bool = False
     choices: tuple[str, ...] = ()
+    never: bool = False  # a duration that may be `never`, which is zero
 
 
 def _key(
@@ -50,8 +53,9 @@ def _key(
     least: float | None = None,
     secret: bool = False,
     choices: tuple[str, ...] = (),
+    never: bool = False,
 ) -> Default:
-    return field(default=default, metadata={_KEY: Key(sentence, is_size, least, secret, choices)})
+    return field(default=default, metadata={_KEY: Key(sentence, is_size, least, secret, choices, never)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +104,11 @@ class LimitSettings:
     foreach_items: int = _key(10_000, "Items of one foreach.", least=1)
     depth: int = _key(16, "Sub-workflows inside sub-workflows.", least=1)
     queue: int = _key(10_000, "Unfinished executions of one store; more are refused.", least=1)
+    tags: Amounts = _key(
+        (),
+        "Attempts at a time of steps that require a tag, by tag: {gpu: 2}. Others wait. No entry: no limit.",
+        least=1,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +131,27 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionSettings:
+    """How long what nobody needs any more is kept; `never` (or 0) keeps it for ever."""
+
+    executions: timedelta = _key(
+        timedelta(days=30), "Finished executions with their history, counted from their end.", least=0, never=True
+    )
+    keep_last: int = _key(0, "So many executions of each workflow stay however old they are.", least=0)
+    logs: timedelta = _key(timedelta(days=30), "Output of steps, from the execution's end.", least=0, never=True)
+    artifacts: timedelta = _key(
+        timedelta(days=30),
+        "Content that nothing refers to, since it was last stored; an hour at least.",
+        least=0,
+        never=True,
+    )
+    cache: timedelta = _key(
+        timedelta(hours=1), "Cached results, from when they have expired; an hour at least.", least=0, never=True
+    )
+    audit: timedelta = _key(timedelta(days=365), "Lines of the audit trail.", least=0, never=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeSettings:
     """A named runtime. `options` has every other key of its section, for the plug-in to check."""
 
@@ -133,7 +163,19 @@ class RuntimeSettings:
     health_check_interval: timedelta = _key(
         timedelta(seconds=30), "How long an answer about its health is good for.", least=0.1
     )
+    concurrency: int = _key(
+        0, "Attempts at a time, over all processes on the store; others wait. 0: no limit.", least=0
+    )
     options: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateSettings:
+    """A workflow of one's own that is offered beside the library's templates. `file` is absolute once it is loaded."""
+
+    file: str = _key("", "Workflow file, or folder with a workflow.yaml; relative to the working folder.")
+    runtime: str = _key("", "Runtime for every step that it can run, unless --runtime names another; empty: none.")
+    enabled: bool = _key(True, "Whether it may be used; one that is not is listed, and refused.")
 
 
 _DEFAULT_RUNTIMES: Mapping[str, RuntimeSettings] = MappingProxyType(
@@ -157,7 +199,9 @@ class Settings:
     limits: LimitSettings = LimitSettings()
     expressions: ExpressionSettings = ExpressionSettings()
     logs: LogSettings = LogSettings()
+    retention: RetentionSettings = RetentionSettings()
     runtimes: Mapping[str, RuntimeSettings] = field(default_factory=lambda: dict(_DEFAULT_RUNTIMES))
+    workflow_templates: Mapping[str, TemplateSettings] = field(default_factory=dict)
 
 
 SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
@@ -168,6 +212,7 @@ SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "limits": LimitSettings,
         "expressions": ExpressionSettings,
         "logs": LogSettings,
+        "retention": RetentionSettings,
     }
 )
 
@@ -204,11 +249,11 @@ def load(
     home = home_folder(folder, variables)
     path = settings_file(folder, home, config, variables)
     given = from_file(path, variables) if path else {}
-    given |= from_environment(variables, _runtime_names(given), _all_keys())
+    given |= from_environment(variables, {name: _names(name, given) for name in NAMED}, _all_keys())
     given |= {key: Given(value, "flag", value) for key, value in flags.items()}
     for key, each in given.items():
         _check_known(key, each)
-    return _built(home, given)
+    return _built(folder, home, given)
 
 
 def home_folder(folder: Path, environ: Mapping[str, str] | None = None) -> Path:
@@ -225,6 +270,9 @@ def render_defaults() -> str:
     lines += ["", "# Places that run work, by name. The other keys of a section belong to its plug-in.", "runtimes:"]
     for name, runtime in _DEFAULT_RUNTIMES.items():
         lines += [f"  {name}:", *_rendered(runtime, "    ")]
+    lines += ["", "# Workflows offered beside the templates of the library, by name.", "workflow_templates: {}"]
+    lines += [f"#   NAME: {{{', '.join(_keys(TemplateSettings))}}}"]
+    lines += [f"#     {name}: {key.sentence}" for name, key in _keys(TemplateSettings).items()]
     return "\n".join([*lines, ""])
 
 
@@ -235,6 +283,8 @@ def _rendered(holder: Any, indent: str) -> Iterator[str]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return dict(value)
     return format_duration(value) if isinstance(value, timedelta) else value
 
 
@@ -242,8 +292,11 @@ def _keys(section: type[Any]) -> dict[str, Key]:
     return {each.name: each.metadata[_KEY] for each in fields(section) if _KEY in each.metadata}
 
 
-def _runtime_names(given: Mapping[str, Given]) -> dict[str, str]:
-    named = {key.split(".")[1] for key in given if key.startswith("runtimes.")} | set(_DEFAULT_RUNTIMES)
+def _names(section: str, given: Mapping[str, Given]) -> dict[str, str]:
+    """Map the names in a section, as variables spell them, to the names themselves."""
+    named = {key.split(".")[1] for key in given if key.startswith(f"{section}.")}
+    if section == "runtimes":
+        named |= set(_DEFAULT_RUNTIMES)
     return {name.lower().replace("-", "_"): name for name in named}
 
 
@@ -254,18 +307,23 @@ def _all_keys() -> list[str]:
 
 def _check_known(key: str, given: Given) -> None:
     section, _, rest = key.partition(".")
-    if given.value in (None, {}) and (not rest or section == "runtimes"):
-        rest, is_known = "", section in (*SECTIONS, "runtimes")
+    if given.value in (None, {}) and (not rest or section in NAMED):
+        rest, is_known = "", section in (*SECTIONS, *NAMED)
     elif section in SECTIONS:
         is_known = rest in _keys(SECTIONS[section])
+    elif section == "workflow_templates":
+        is_known = rest.partition(".")[2] in _keys(TemplateSettings)
     else:
         is_known = section == "runtimes" and "." in rest
     if is_known:
         return
     if section in SECTIONS and not rest:
         raise InvalidSettings(f"{given.source}: the setting {section} is a section, not a value")
-    known = _keys(SECTIONS[section]) if section in SECTIONS else [*SECTIONS, "runtimes"]
-    hint = _nearest(rest if section in SECTIONS else section, known)
+    if section == "workflow_templates":
+        hint = f"it is a mapping of names to {', '.join(_keys(TemplateSettings))}"
+    else:
+        known = _keys(SECTIONS[section]) if section in SECTIONS else [*SECTIONS, *NAMED]
+        hint = _nearest(rest if section in SECTIONS else section, known)
     raise InvalidSettings(f"{given.source}: unknown setting {key}", hint=hint)
 
 
@@ -275,15 +333,17 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
 
 
-def _built(home: Path, given: Mapping[str, Given]) -> Loaded:
+def _built(folder: Path, home: Path, given: Mapping[str, Given]) -> Loaded:
     origins: dict[str, Origin] = {}
     sections = {name: _section(kind(), name, given, origins) for name, kind in SECTIONS.items()}
     if not sections["store"].url:
         url = f"sqlite:///{home / 'flexcore.db'}"
         sections["store"] = StoreSettings(url=url)
         origins["store.url"] = Origin(url, "default")
-    runtimes = {name: _runtime(name, given, origins) for name in sorted(_runtime_names(given).values())}
-    return Loaded(Settings(home=home, runtimes=runtimes, **sections), origins)
+    runtimes = {name: _runtime(name, given, origins) for name in sorted(_names("runtimes", given).values())}
+    names = sorted(_names("workflow_templates", given).values())
+    templates = {name: _template(name, folder, runtimes, given, origins) for name in names}
+    return Loaded(Settings(home=home, runtimes=runtimes, workflow_templates=templates, **sections), origins)
 
 
 def _section(defaults: Any, prefix: str, given: Mapping[str, Given], origins: dict[str, Origin]) -> Any:
@@ -316,6 +376,28 @@ def _runtime(name: str, given: Mapping[str, Given], origins: dict[str, Origin]) 
     with_options = RuntimeSettings(**{key: getattr(defaults, key) for key in known}, options=_nested(values))
     built: RuntimeSettings = _section(with_options, prefix, given, origins)
     return built if built.type else replace(built, type=name)
+
+
+def _template(
+    name: str, folder: Path, runtimes: Iterable[str], given: Mapping[str, Given], origins: dict[str, Origin]
+) -> TemplateSettings:
+    """Read a template and see that it is there. One that is switched off may be missing."""
+    prefix = f"workflow_templates.{name}"
+    read: TemplateSettings = _section(TemplateSettings(), prefix, given, origins)
+    path = (folder / read.file).absolute()
+    source = origins[f"{prefix}.file"].source
+    if not WORKFLOW_NAME.fullmatch(name):
+        raise InvalidSettings(f"{prefix} is not the name of a workflow", hint="small letters, digits, - and _")
+    if not read.file:
+        raise InvalidSettings(f"the setting {prefix}.file is missing", hint=_keys(TemplateSettings)["file"].sentence)
+    file = path / "workflow.yaml" if path.is_dir() else path
+    if read.enabled and not file.is_file():
+        hint = f"put it there, or set {prefix}.enabled to false"
+        raise InvalidSettings(f"{source}: there is no file {file} for the setting {prefix}.file", hint=hint)
+    if read.runtime and read.runtime not in runtimes:
+        hint = f"runtimes: {', '.join(runtimes)}"
+        raise InvalidSettings(f"the setting {prefix}.runtime names no runtime: {read.runtime}", hint=hint)
+    return replace(read, file=str(file))
 
 
 def _nested(values: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -386,9 +468,16 @@ def _number(value: Any, key: Key) -> float:
 
 
 def _span(value: Any, key: Key) -> timedelta:
-    span = parse_duration(value, zero=True)
+    span = timedelta(0) if key.never and value == "never" else parse_duration(value, zero=True)
     _at_least(span.total_seconds(), key)
     return span
+
+
+def _amounts(value: Any, key: Key) -> Amounts:
+    given = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(given, Mapping):
+        raise ValueError("a mapping of names to whole numbers is expected")
+    return tuple((str(name), _whole(each, key)) for name, each in given.items())
 
 
 def _at_least(number: float, key: Key) -> float:
@@ -398,5 +487,5 @@ def _at_least(number: float, key: Key) -> float:
 
 
 _READERS: Mapping[type, Callable[[Any, Key], Any]] = MappingProxyType(
-    {str: _text, bool: _truth, int: _whole, float: _number, timedelta: _span}
+    {str: _text, bool: _truth, int: _whole, float: _number, timedelta: _span, tuple: _amounts}
 )

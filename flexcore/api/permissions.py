@@ -17,6 +17,8 @@ class Permission(StrEnum):
     EXECUTION_CONTROL = "execution:control"
     RUNTIME_READ = "runtime:read"
     SERVER_READ = "server:read"
+    STORE_WRITE = "store:write"
+    AUDIT_READ = "audit:read"
 
 
 def require_declared(present: Iterable[str], declared: Mapping[str, Permission] | Iterable[str]) -> None:

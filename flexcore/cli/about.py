@@ -10,6 +10,7 @@ from flexcore import __version__
 from flexcore.cli.options import Options, options_of
 from flexcore.cli.render import emit
 from flexcore.model.errors import NotFound
+from flexcore.model.values import JSON
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -27,11 +28,21 @@ def print_version(options: Options) -> None:
 
 
 @app.command()
-def schema(context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="workflow")]) -> None:
+def schema(context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="workflow|test")]) -> None:
     """Print the JSON Schema of a format; editors check and complete with it."""
-    from flexcore.language.schema import workflow_schema  # large
-
-    if name != "workflow":
-        raise NotFound(f"there is no schema '{name}'", hint="schemas: workflow")
-    document = workflow_schema()
+    document = _schema(name)
     emit(options_of(context), document, json.dumps(document, indent=2))
+
+
+def _schema(name: str) -> dict[str, JSON]:
+    match name:
+        case "workflow":
+            from flexcore.language.schema import workflow_schema  # large
+
+            return workflow_schema()
+        case "test":
+            from flexcore.testing.workflow.schema import workflow_test_schema  # what is for tests is loaded for them
+
+            return workflow_test_schema()
+        case _:
+            raise NotFound(f"there is no schema '{name}'", hint="schemas: workflow, test")

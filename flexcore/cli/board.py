@@ -86,7 +86,7 @@ class Board:
     def _history(self, path: str, type_name: str, body: Mapping[str, Any], at: datetime) -> str | None:
         if not path:
             self.status = _EXECUTION.get(type_name, self.status)
-            return f"cancelling: {clean(str(body.get('reason', '')))}" if type_name == "CancelRequested" else None
+            return _told_of_all(type_name, body)
         before = self._row(path)
         after = _stepped(before, type_name, body, at.timestamp())
         self._update(path, after)
@@ -100,7 +100,18 @@ class Board:
         self.rows[path] = row
 
 
+def _told_of_all(type_name: str, body: Mapping[str, Any]) -> str | None:
+    match type_name:
+        case "ExecutionQueued":
+            return f"waits: {clean(str(body.get('waiting_for', '')))}"
+        case "CancelRequested":
+            return f"cancelling: {clean(str(body.get('reason', '')))}"
+        case _:
+            return None
+
+
 _EXECUTION = {
+    "ExecutionQueued": "pending",
     "ExecutionStarted": "running",
     "ExecutionSucceeded": "succeeded",
     "ExecutionFailed": "failed",
@@ -124,7 +135,7 @@ def _stepped(row: Row, type_name: str, body: Mapping[str, Any], at: float) -> Ro
         case "StepStarted":
             loop = body.get("loop") or {}
             return replace(row, status="running", began=at, total=loop.get("total"))
-        case "StepUnplaced" | "StepSuspended":
+        case "StepUnplaced" | "StepQueued" | "StepSuspended":
             return replace(row, status="suspended", began=row.began or at, note=clean(str(body.get("waiting_for", ""))))
         case "StepPostponed":
             return replace(row, note=clean(str(body.get("waiting_for", ""))))
@@ -156,7 +167,7 @@ def _told(row: Row, type_name: str, body: Mapping[str, Any]) -> str | None:
             return f"found again, still running on {row.runtime}"
         case "StepStarted" if row.total is not None:
             return f"started, {count(row.total)} items"
-        case "StepUnplaced" | "StepSuspended" | "StepPostponed":
+        case "StepUnplaced" | "StepQueued" | "StepSuspended" | "StepPostponed":
             return f"waits: {row.note}"
         case "StepRetryScheduled":
             return f"attempt {body.get('attempt')} failed: {_message(body)}; next at {_clock(body.get('due_at'))}"

@@ -26,18 +26,23 @@ def collect(path: Path, most_bytes: int) -> Bundle:
 
     Raises LimitExceeded, and InvalidDefinition for foreign bytes.
     """
-    text = _text(path)
+    return gather(_text(path), path, most_bytes)
+
+
+def gather(text: str, path: Path, most_bytes: int) -> Bundle:
+    """Read what belongs to a workflow that is, or would be, written in a file. Raises as `collect` does."""
     root = path.parent.absolute()
     files: dict[str, bytes] = {}
     total = 0
-    for each in sorted(set(_belonging(root, _plain(text, path)))):
+    for each in sorted(set(_belonging(root, _plain(text, path))) - {root / path.name}):
         total += each.stat().st_size
         if total > most_bytes:
             raise LimitExceeded(
                 f"{path} and its files are larger than {format_size(most_bytes)}",
                 limit=most_bytes,
                 actual=total,
-                hint="move data out of the project folder; the largest files are " + ", ".join(_largest(root, path)),
+                hint="move data out of the project folder; the largest files are "
+                + ", ".join(_largest(root, _plain(text, path))),
             )
         files[each.relative_to(root).as_posix()] = each.read_bytes()
     return Bundle(text=text, file_name=path.name, files=files, origin=str(root))
@@ -97,7 +102,7 @@ def _belonging(root: Path, workflow: Any) -> Iterator[Path]:
 
 def _stays_inside(name: str) -> bool:
     parts = PurePosixPath(name)
-    return not parts.is_absolute() and ".." not in parts.parts and bool(parts.parts)
+    return not parts.is_absolute() and ".." not in parts.parts and bool(name)
 
 
 def _named(value: Any) -> Iterator[str]:
@@ -124,6 +129,6 @@ def _of_step(kind: Any, parameters: Mapping[str, Any]) -> Iterator[str]:
         yield from (package, f"{package}.py")
 
 
-def _largest(root: Path, path: Path) -> list[str]:
-    files = sorted(_belonging(root, _plain(_text(path), path)), key=lambda each: -each.stat().st_size)
+def _largest(root: Path, workflow: Any) -> list[str]:
+    files = sorted(_belonging(root, workflow), key=lambda each: -each.stat().st_size)
     return [f"{each.relative_to(root)} ({format_size(each.stat().st_size)})" for each in files[:3]]

@@ -1,63 +1,52 @@
 """`flexcore execution …`: executions in depth."""
 
-import time
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
+from flexcore.cli import bulk
 from flexcore.cli.options import options_of
 from flexcore.cli.render import clean, emit, listing, pretty
 from flexcore.cli.runs import ExecutionArgument
+from flexcore.cli.selection import (
+    FailedStep,
+    OfStatus,
+    OfWorkflow,
+    Search,
+    Since,
+    Until,
+    WithLabel,
+    selected,
+    selection,
+)
 from flexcore.cli.session import with_api
 from flexcore.cli.summary import summary, why
-from flexcore.model.errors import InvalidRequest
 from flexcore.model.ids import ExecutionId
-from flexcore.model.lifecycle import ExecutionStatus
-from flexcore.model.requests import ControlPlaneApi, Document, ExecutionQuery
-from flexcore.model.units import parse_duration
+from flexcore.model.requests import ControlPlaneApi, Document
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Look at executions in depth."
 )
 
-_PAGE = 100
 _COLUMNS = ("id", "workflow", "status", "created_at", "duration_s")
 
 
 @app.command("list")
 def list_(
     context: typer.Context,
-    workflow: Annotated[str | None, typer.Option(metavar="W", help="Only of this workflow.")] = None,
-    status: Annotated[ExecutionStatus | None, typer.Option(help="Only with this status.")] = None,
-    since: Annotated[str | None, typer.Option(metavar="D", help="A duration back (2h), or a time.")] = None,
+    workflow: OfWorkflow = None,
+    status: OfStatus = None,
+    since: Since = None,
+    until: Until = None,
+    label: WithLabel = None,
+    search: Search = None,
+    failed_step: FailedStep = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
 ) -> None:
     """List executions, the newest first."""
     options = options_of(context)
-    after = None if since is None else _moment(since)
-
-    async def work(api: ControlPlaneApi) -> list[Document]:
-        found: list[Document] = []
-        cursor: str | None = None
-        while len(found) < limit:
-            page = await api.executions(
-                ExecutionQuery(
-                    workspace=options.workspace,
-                    workflow=workflow,
-                    status=status,
-                    since=after,
-                    limit=min(_PAGE, limit - len(found)),
-                    cursor=cursor,
-                )
-            )
-            found += page.items
-            cursor = page.next
-            if cursor is None:
-                break
-        return found
-
-    listing(options, with_api(options, work), _COLUMNS, "no executions")
+    query = selection(options.workspace, workflow, status, (since, until), label, search, failed_step)
+    listing(options, with_api(options, lambda api: selected(api, query, limit)), _COLUMNS, "no executions")
 
 
 @app.command()
@@ -110,16 +99,5 @@ def _explanation(document: Document) -> list[str]:
     return lines
 
 
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return _ago(text)
-    return moment if moment.tzinfo else moment.astimezone()
-
-
-def _ago(text: str) -> datetime:
-    try:
-        return datetime.fromtimestamp(time.time(), UTC) - parse_duration(text)
-    except ValueError as error:
-        raise InvalidRequest(f"--since: {error}", hint="or a time such as 2026-12-01T00:00:00Z") from error
+app.command()(bulk.cancel)
+app.command()(bulk.retry)

@@ -7,6 +7,7 @@ import traceback
 from dataclasses import asdict
 
 from flexcore.api.errors import diagnostics_of, exit_code
+from flexcore.cli.render import clean
 from flexcore.model.errors import FlexCoreError, NoFeasibleRuntime
 
 
@@ -19,7 +20,7 @@ def show(error: Exception, *, as_json: bool) -> int:
         return 1
     if as_json:
         sys.stdout.write(json.dumps({"error": _document(cause)}, indent=2, ensure_ascii=False) + "\n")
-    sys.stderr.write("".join(f"{line}\n" for line in _lines(cause)))
+    sys.stderr.write("".join(f"{clean(line)}\n" for line in _lines(cause)))
     return exit_code(cause) if isinstance(cause, FlexCoreError) else 1
 
 

@@ -19,6 +19,7 @@ _COLOURS = {
     "succeeded": "32", "up": "32", "ok": "32",
     "failed": "31", "down": "31", "error": "31",
     "running": "36", "pending": "33", "suspended": "33", "cancelled": "33", "degraded": "33",
+    "warning": "33", "taken": "32", "changed": "33", "lost": "31",
     "skipped": "2", "waiting": "2",
 }  # fmt: skip
 _MINUTE = 60

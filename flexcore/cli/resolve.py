@@ -14,7 +14,7 @@ from flexcore.cli.render import say
 from flexcore.cli.session import settings_of
 from flexcore.model.errors import InvalidDefinition, NotFound
 from flexcore.model.ids import WORKFLOW_NAME
-from flexcore.model.requests import ControlPlaneApi, Document
+from flexcore.model.requests import Bundle, ControlPlaneApi, Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Deployed:
 Found: TypeAlias = Local | Deployed
 
 
-async def resolve(api: ControlPlaneApi, name: str, folder: Path, workspace: str) -> Found:
+async def resolve(api: ControlPlaneApi, name: str, folder: Path, options: Options) -> Found:
     """Find what a name stands for; copies a template and says so. Raises NotFound with the places looked at."""
     local = local_file(name, folder)
     if local is not None:
@@ -42,14 +42,14 @@ async def resolve(api: ControlPlaneApi, name: str, folder: Path, workspace: str)
     if not WORKFLOW_NAME.fullmatch(name):
         raise NotFound(f"there is no workflow file {name}")
     try:
-        return Deployed(await api.workflow(name, workspace=workspace))
+        return Deployed(await api.workflow(name, workspace=options.workspace))
     except NotFound as error:
-        return _from_library(name, folder, error)
+        return _from_library(name, folder, options, error)
 
 
 async def deployed(api: ControlPlaneApi, name: str, folder: Path, options: Options) -> Document:
     """Resolve, deploying what is a file; give at least `name`, `version` and `text`."""
-    match await resolve(api, name, folder, options.workspace):
+    match await resolve(api, name, folder, options):
         case Local(path=path):
             return await deploy(api, path, options)
         case Deployed(document=document):
@@ -58,11 +58,18 @@ async def deployed(api: ControlPlaneApi, name: str, folder: Path, options: Optio
 
 async def deploy(api: ControlPlaneApi, path: Path, options: Options) -> Document:
     """Deploy a file with all that belongs to it."""
-    bundle = collect(path, bundle_limit(options))
+    return await deploy_bundle(api, collect(path, bundle_limit(options)), path, options)
+
+
+async def deploy_bundle(api: ControlPlaneApi, bundle: Bundle, path: Path, options: Options) -> Document:
+    """Deploy what was read from a file, or would stand in it."""
     try:
-        return {"text": bundle.text, **await api.deploy(bundle, options.workspace)}
+        document = {"text": bundle.text, **await api.deploy(bundle, options.workspace)}
     except InvalidDefinition as error:
         raise InvalidDefinition([pointing_at(each, path, bundle) for each in error.diagnostics]) from error
+    if document.get("pinned") not in (None, document["version"]):
+        say(f"{document['name']} is pinned to {document['pinned']}; this is {document['version']}, as {path} has it")
+    return document
 
 
 def bundle_limit(options: Options) -> int:
@@ -79,8 +86,9 @@ def local_file(name: str, folder: Path) -> Path | None:
     return next((each for each in order if (folder / each).is_file()), None)
 
 
-def _from_library(name: str, folder: Path, error: NotFound) -> Local:
-    known = {each.name: each for each in templates()}
+def _from_library(name: str, folder: Path, options: Options, error: NotFound) -> Local:
+    configured = settings_of(options).workflow_templates
+    known = {each.name: each for each in templates(configured)}
     if name not in known:
         places = f"./{name}.yaml, ./{name}/{WORKFLOW_FILE}, what is deployed, and the templates ({', '.join(known)})"
         raise NotFound(f"there is no workflow '{name}'", hint=f"looked at {places}") from error

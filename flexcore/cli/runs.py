@@ -7,20 +7,22 @@ from typing import Annotated, Any
 import typer
 
 from flexcore.cli.follow import finished, follow
-from flexcore.cli.log_lines import LogLine, LogLines
+from flexcore.cli.log_lines import LogLine, LogLines, records
 from flexcore.cli.options import Options, Output, options_of
 from flexcore.cli.parameters import json_argument, merged
 from flexcore.cli.render import emit, say
 from flexcore.cli.resolve import deployed
-from flexcore.cli.session import with_api
-from flexcore.cli.summary import exit_code_of, headline, step_table, summary
+from flexcore.cli.session import settings_of, with_api
+from flexcore.cli.summary import exit_code_of, headline, step_table, summary, waits
 from flexcore.language.document import compose
 from flexcore.language.findings import Findings
 from flexcore.language.nodes import plain
 from flexcore.model.errors import InvalidRequest
 from flexcore.model.ids import ExecutionId
-from flexcore.model.requests import ControlPlaneApi, Document, Started, StartRequest
+from flexcore.model.log_records import LogLevel, is_as_severe
+from flexcore.model.requests import ControlPlaneApi, Document, RetryRequest, Started, StartRequest, labels_in
 from flexcore.model.units import parse_duration
+from flexcore.model.values import JSON
 
 ExecutionArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of an execution (exe_…).")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Give the id and do not follow it. Needs a server.")]
@@ -35,12 +37,16 @@ def execute(
     idempotency_key: Annotated[str | None, typer.Option(help="Starting again with this key starts nothing.")] = None,
     no_wait: NoWait = False,
     timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="Time for the whole, such as 30m.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="To find the execution by.")] = None,
 ) -> None:
     """Run a workflow, showing how it goes, and print its result."""
     options = options_of(context)
     _can_leave(options, no_wait)
     whole = None if parameters is None else json_argument(parameters, "--parameters")
     limit = None if timeout is None else duration_option(timeout, "--timeout")
+    labels = labels_in(label or ())
+    preset = settings_of(options).workflow_templates.get(name)
+    pinned = runtime or (preset.runtime if preset is not None else "") or None
 
     async def work(api: ControlPlaneApi) -> None:
         workflow = await deployed(api, name, Path.cwd(), options)
@@ -49,11 +55,12 @@ def execute(
             version=workflow["version"],
             workspace=options.workspace,
             input=merged(whole, parameter or [], _schema(workflow) if parameter else None),
-            runtime=runtime,
+            labels=labels,
+            runtime=pinned,
             idempotency_key=idempotency_key,
             timeout=limit,
         )
-        await stay(api, await api.start(request), options, no_wait, runtime)
+        await stay(api, await api.start(request), options, no_wait, pinned)
 
     with_api(options, work)
 
@@ -62,8 +69,7 @@ def status(context: typer.Context, id: ExecutionArgument) -> None:
     """Say in short how an execution stands."""
     options = options_of(context)
     document = with_api(options, lambda api: api.execution(ExecutionId(id)))
-    waits = [f"{each['path']} waits for {each['waiting_for']}" for each in document["steps"] if each["waiting_for"]]
-    emit(options, document, [headline(document), "", *step_table(document), *waits])
+    emit(options, document, [headline(document), "", *step_table(document), *waits(document)])
 
 
 def logs(
@@ -71,6 +77,7 @@ def logs(
     id: ExecutionArgument,
     step: Annotated[str | None, typer.Argument(metavar="[STEP]", help="Path of one step.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay until the execution has ended.")] = False,
+    level: Annotated[LogLevel | None, typer.Option(help="Only JSON log lines of this level or a higher one.")] = None,
 ) -> None:
     """Print what steps have written."""
     options = options_of(context)
@@ -79,13 +86,14 @@ def logs(
         from flexcore.cli.output import pieces  # brings asyncio, which other commands may not need
 
         if options.output is not Output.TEXT:
-            emit(options, [piece async for piece in pieces(api, ExecutionId(id), step, follow)], "")
+            found = [piece async for piece in pieces(api, ExecutionId(id), step, follow)]
+            emit(options, found if level is None else records(found, level), "")
             return
         output = LogLines()
         async for piece in pieces(api, ExecutionId(id), step, follow):
-            _print(str(piece.get("path", "")), output.take(piece), step)
+            _print(str(piece.get("path", "")), output.take(piece), step, level)
         for path in output.open_paths():
-            _print(path, output.rest(path), step)
+            _print(path, output.rest(path), step, level)
 
     with_api(options, work)
 
@@ -117,14 +125,45 @@ def retry(
     context: typer.Context,
     id: ExecutionArgument,
     from_step: Annotated[str | None, typer.Option("--from", metavar="STEP", help="Where to begin again.")] = None,
+    result: Annotated[
+        list[str] | None, typer.Option("--set-result", metavar="STEP=JSON", help="Result of a step that failed.")
+    ] = None,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why a result is given by hand.")] = "",
     no_wait: NoWait = False,
 ) -> None:
     """Run again as a new, linked execution that reuses the results above the failed, or the given, step."""
+    results = _results_given(result or ())
+    _run_again(context, RetryRequest(id=ExecutionId(id), from_step=from_step, results=results, reason=reason), no_wait)
+
+
+def rerun(
+    context: typer.Context,
+    id: ExecutionArgument,
+    newest: Annotated[bool, typer.Option("--newest", help="With the version that new executions take.")] = False,
+    no_wait: NoWait = False,
+) -> None:
+    """Run all of it again with the same input, as a new, linked execution."""
+    _run_again(context, RetryRequest(id=ExecutionId(id), everything=True, newest=newest), no_wait)
+
+
+def _results_given(pairs: Sequence[str]) -> dict[str, JSON]:
+    results: dict[str, JSON] = {}
+    for pair in pairs:
+        step, equals, text = pair.partition("=")
+        if not equals or not step:
+            raise InvalidRequest(f"--set-result {pair} has no result", hint="write --set-result 'step={\"rows\": 3}'")
+        if step in results:
+            raise InvalidRequest(f"--set-result gives step '{step}' two results", hint="give it one")
+        results[step] = json_argument(text, f"--set-result {step}")
+    return results
+
+
+def _run_again(context: typer.Context, request: RetryRequest, no_wait: bool) -> None:
     options = options_of(context)
     _can_leave(options, no_wait)
 
     async def work(api: ControlPlaneApi) -> None:
-        await stay(api, await api.retry(ExecutionId(id), from_step), options, no_wait)
+        await stay(api, await api.retry(request), options, no_wait)
 
     with_api(options, work)
 
@@ -162,10 +201,10 @@ async def _end(api: ControlPlaneApi, id: ExecutionId, options: Options) -> Docum
     return followed.document
 
 
-def duration_option(text: str, option: str) -> Any:
+def duration_option(text: str, option: str, *, zero: bool = False) -> Any:
     """Read the duration of an option. Raises InvalidRequest."""
     try:
-        return parse_duration(text)
+        return parse_duration(text, zero=zero)
     except ValueError as error:
         raise InvalidRequest(f"{option}: {error}") from error
 
@@ -185,6 +224,7 @@ def _schema(workflow: Document) -> Any:
     return schema if isinstance(schema, dict) else None
 
 
-def _print(path: str, lines: Sequence[LogLine], step: str | None) -> None:
+def _print(path: str, lines: Sequence[LogLine], step: str | None, least: LogLevel | None) -> None:
     for line in lines:
-        typer.echo(line.text if step is not None else f"{path} | {line.text}")
+        if least is None or is_as_severe(line.level, least):
+            typer.echo(line.coloured() if step is not None else f"{path} | {line.coloured()}")

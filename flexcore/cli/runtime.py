@@ -75,6 +75,19 @@ def execute(
     with_api(options, work)
 
 
+@app.command()
+def test(
+    context: typer.Context,
+    name: NameArgument,
+    check: Annotated[str, typer.Option(metavar="GLOB", help="Only the checks whose names match.")] = "*",
+) -> None:
+    """Hold the conformance kit against a runtime: does it keep all rules?"""
+    from flexcore.cli.certify import certify  # brings the kit
+
+    if not certify(options_of(context), name, check):
+        raise typer.Exit(1)
+
+
 def _health(runtime: Document) -> Document:
     found = runtime.get("health")
     return dict(found) if isinstance(found, dict) else {}

@@ -36,7 +36,7 @@ def summary(document: Document, tail: Sequence[str] = (), pinned: str | None = N
     """
     lines = [headline(document), "", *step_table(document)]
     placed = [*_placements(document), *_placed_elsewhere(document, pinned)]
-    for part in (placed, _streams(document), _errors(document, tail), _output(document)):
+    for part in (waits(document), placed, _streams(document), _errors(document, tail), _output(document)):
         if found := list(part):
             lines += ["", *found]
     return lines
@@ -47,6 +47,13 @@ def headline(document: Document) -> str:
     took = f" in {seconds(document.get('duration_s'))}" if document.get("finished_at") else ""
     retried = f", a retry of {document['forked_from']}" if document.get("forked_from") else ""
     return f"{document['workflow']}  {document['id']}  {painted(document['status'])}{took}{retried}"
+
+
+def waits(document: Document) -> list[str]:
+    """Say what the execution and each of its unfinished steps wait for."""
+    whole = [f"it waits for {document['waiting_for']}"] if document.get("waiting_for") else []
+    steps = document.get("steps", ())
+    return whole + [f"{each['path']} waits for {each['waiting_for']}" for each in steps if each.get("waiting_for")]
 
 
 def step_table(document: Document) -> list[str]:

@@ -5,14 +5,13 @@ from typing import Annotated
 
 import typer
 
-from flexcore.cli import runs
+from flexcore.cli import deploying, runs, testing
 from flexcore.cli.bundle import collect, pointing_at
 from flexcore.cli.library import WORKFLOW_FILE, copy, template
 from flexcore.cli.options import options_of
 from flexcore.cli.render import clean, emit, listing, table
 from flexcore.cli.resolve import bundle_limit, deployed, local_file
-from flexcore.cli.resolve import deploy as deploy_file
-from flexcore.cli.session import with_api
+from flexcore.cli.session import settings_of, with_api
 from flexcore.cli.starter import starter
 from flexcore.cli.summary import why
 from flexcore.model.errors import AlreadyExists, Diagnostic, InvalidDefinition, InvalidRequest, NotFound
@@ -22,6 +21,7 @@ from flexcore.model.requests import ControlPlaneApi, Document
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Define and run workflows.")
 
 app.command()(runs.execute)
+app.command()(testing.test)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
 SourceArgument = Annotated[str, typer.Argument(metavar="NAME|FILE")]
@@ -37,7 +37,7 @@ def create(
     if not WORKFLOW_NAME.fullmatch(name):
         raise InvalidRequest(f"'{name}' cannot be the name of a workflow", hint="a small letter, then a-z 0-9 _ -")
     if from_template is not None:
-        copy(template(from_template), Path(name), name)
+        copy(template(from_template, settings_of(options_of(context)).workflow_templates), Path(name), name)
         path = Path(name) / WORKFLOW_FILE
     else:
         path = Path(f"{name}.yaml")
@@ -48,18 +48,7 @@ def create(
     emit(options_of(context), {"name": name, "file": str(path)}, text)
 
 
-@app.command()
-def deploy(context: typer.Context, sources: Annotated[list[str], typer.Argument(metavar="FILE|DIR…")]) -> None:
-    """Store workflows with the files that belong to them."""
-    options = options_of(context)
-    paths = [_existing(each) for each in sources]
-
-    async def work(api: ControlPlaneApi) -> list[Document]:
-        return [await deploy_file(api, path, options) for path in paths]
-
-    done = [{key: each[key] for key in each if key != "text"} for each in with_api(options, work)]
-    lines = [f"{each['name']}  {each['version']}  {'new' if each['created'] else 'unchanged'}" for each in done]
-    emit(options, done[0] if len(done) == 1 else done, lines)
+app.command()(deploying.deploy)
 
 
 @app.command("list")
@@ -89,8 +78,36 @@ def versions(context: typer.Context, name: NameArgument) -> None:
     """List the versions of a workflow, the newest first."""
     options = options_of(context)
     document = with_api(options, lambda api: api.workflow(name, None, options.workspace))
-    found = [each if isinstance(each, dict) else {"version": each} for each in document["versions"]]
-    listing(options, found, ("version", "created_at"), "no versions")
+    columns = ("version", "created_at", "deployed_by", "current", "pinned")
+    listing(options, document["versions"], columns, "no versions")
+
+
+@app.command()
+def pin(context: typer.Context, name: NameArgument, version: Annotated[str, typer.Argument(metavar="VERSION")]) -> None:
+    """Have new executions take a version, whatever is deployed, until `unpin`; how it begins is enough."""
+    options = options_of(context)
+    document = with_api(options, lambda api: api.pin(name, version, options.workspace))
+    emit(options, document, _standing(document))
+
+
+@app.command()
+def unpin(context: typer.Context, name: NameArgument) -> None:
+    """Have new executions take the current version again."""
+    options = options_of(context)
+    document = with_api(options, lambda api: api.unpin(name, options.workspace))
+    emit(options, document, _standing(document))
+
+
+@app.command()
+def rollback(
+    context: typer.Context,
+    name: NameArgument,
+    version: Annotated[str | None, typer.Argument(metavar="[VERSION]", help="Instead of the one before.")] = None,
+) -> None:
+    """Make an older version the current one: the one deployed before it, or the one that is named."""
+    options = options_of(context)
+    document = with_api(options, lambda api: api.rollback(name, version, options.workspace))
+    emit(options, document, _standing(document))
 
 
 @app.command()
@@ -130,7 +147,7 @@ def plan(
     emit(options, document, table(("STEP", "TYPE", "RUNTIME", "WHY"), rows))
 
 
-for _command in (runs.status, runs.logs, runs.wait, runs.cancel, runs.retry, runs.resume):
+for _command in (runs.status, runs.logs, runs.wait, runs.cancel, runs.retry, runs.rerun, runs.resume):
     app.command()(_command)
 
 
@@ -155,3 +172,8 @@ async def _problems(api: ControlPlaneApi, path: Path, limit: int) -> list[Diagno
     except InvalidDefinition as error:
         return list(error.diagnostics)
     return [pointing_at(each, path, bundle) for each in await api.validate(bundle)]
+
+
+def _standing(document: Document) -> str:
+    pinned = f"; pinned to {document['pinned']}, which new executions take" if document["pinned"] else ""
+    return f"{document['name']}: current is {document['current']}{pinned}"

@@ -53,7 +53,8 @@ def moment(message: Timestamp) -> datetime:
 
 def seconds_message(seconds: float) -> Duration:
     """Carry seconds. Raises ValueError when they would come back differently."""
-    nanos = round(seconds * _NANOS)
+    # In two parts: the product of years and a billion has more digits than a float.
+    nanos = int(seconds) * _NANOS + round((seconds - int(seconds)) * _NANOS)
     if nanos / _NANOS != seconds:
         raise ValueError(f"more digits than a duration has: {seconds}")
     sign = -1 if nanos < 0 else 1

@@ -7,22 +7,24 @@ nobody's folder, and what is run by hand behaves as by hand.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from flexcore.analyzer.rules import rule_choice
+from flexcore.control.auditing import Call
 from flexcore.control.places import Places
 from flexcore.engine.ports import Loaded
 from flexcore.language.native import check, parse, version_of
-from flexcore.model.errors import Diagnostic, InvalidDefinition, LimitExceeded
+from flexcore.model.errors import Diagnostic, InvalidDefinition, LimitExceeded, NotFound
 from flexcore.model.graph import Graph, build
 from flexcore.model.requests import Bundle, check_bundle_path
 from flexcore.model.template import Literal, MapTemplate
-from flexcore.model.values import JSON, digest
+from flexcore.model.values import JSON, digest, reference
 from flexcore.model.workflow import StepKind, Task, Workflow
-from flexcore.runtime.plugin import ArtifactStore
 from flexcore.store.read import Catalog, Definition
+from flexcore.store.retention import KeptArtifacts
 
 _REMEMBERED = 256
 
@@ -50,7 +52,7 @@ class Definitions:
     """
 
     catalog: Catalog
-    artifacts: ArtifactStore
+    artifacts: KeptArtifacts
     folder: Path  # where versions are unpacked
     now: Callable[[], datetime]
     schemas: Schemas
@@ -65,11 +67,28 @@ class Definitions:
         """Find everything wrong with a workflow."""
         return self._checked(bundle)[1]
 
-    async def deploy(self, bundle: Bundle, workspace: str, stored_as: str | None = None) -> tuple[Definition, bool]:
+    async def deploy(
+        self, bundle: Bundle, workspace: str, stored_as: str | None = None, call: Call | None = None
+    ) -> tuple[Definition, bool]:
         """Store a version, and say whether it is new. Raises InvalidRequest, InvalidDefinition, LimitExceeded.
 
-        `stored_as` is a name other than the document's own, for what must not show among the users' workflows.
+        `stored_as` is a name other than the document's own, for what must not show among the users' workflows. The line
+        of an audited `call` is written with the version.
         """
+        definition = self.examined(bundle, workspace)
+        actor = "" if call is None else call.entry.actor
+        definition = replace(definition, name=stored_as or definition.name, deployed_by=actor)
+        stored = await self._version(definition)
+        if call is not None:
+            call.tell(definition.name, version=definition.version, new=stored is None)
+        await self._store(bundle.files, is_known=stored is not None)
+        await self.catalog.put(definition, None if call is None else call.handed_over())
+        # The same content may now have another author's folder.
+        self._known.pop((workspace, definition.name, definition.version), None)
+        return definition, stored is None
+
+    def examined(self, bundle: Bundle, workspace: str) -> Definition:
+        """Say what deploying would store. Raises InvalidRequest, InvalidDefinition, LimitExceeded."""
         for name in (bundle.file_name, *bundle.files):
             check_bundle_path(name)
         workflow, problems = self._checked(bundle)
@@ -84,16 +103,7 @@ class Definitions:
                 hint="leave out data and environments; a project can be named in the settings instead",
             )
         files = {name: digest(data) for name, data in bundle.files.items()}
-        definition = self._definition(workflow, bundle, files, workspace)
-        definition = replace(definition, name=stored_as or definition.name)
-        stored = await self._version(definition)
-        if stored is None:
-            for data in bundle.files.values():
-                await self.artifacts.put(data, format="file")
-        await self.catalog.put(definition)
-        # The same content may now have another author's folder.
-        self._known.pop((workspace, definition.name, definition.version), None)
-        return definition, stored is None
+        return self._definition(workflow, bundle, files, workspace)
 
     async def load(self, workspace: str, name: str, version: str) -> Loaded:
         """Give a version ready to run, in a folder whose files are those of the version now. Raises NotFound."""
@@ -105,8 +115,12 @@ class Definitions:
         return (await self._read(workspace, name, version)).graph
 
     async def newest(self, workspace: str, name: str) -> str:
-        """Give the newest version of a name. Raises NotFound."""
-        return (await self.catalog.get(workspace, name)).version
+        """Give the version of a name that new executions take. Raises NotFound."""
+        return await self.resolved(workspace, name, None)
+
+    async def resolved(self, workspace: str, name: str, version: str | None) -> str:
+        """Give a version in full that may be given by how it begins, or not at all. Raises NotFound, InvalidRequest."""
+        return (await self.catalog.get(workspace, name, version)).version
 
     async def _read(self, workspace: str, name: str, version: str) -> _Known:
         key = (workspace, name, version)
@@ -119,6 +133,16 @@ class Definitions:
         else:
             self._known.move_to_end(key)
         return known
+
+    async def _store(self, files: Mapping[str, bytes], *, is_known: bool) -> None:
+        """Have the content of files stored, and left alone by whoever collects until the version names it."""
+        if is_known:
+            refs = [reference(data) for data in files.values()]
+            with suppress(NotFound):
+                await self.artifacts.keep(refs)
+                return
+        for data in files.values():
+            await self.artifacts.put(data, format="file")
 
     def _checked(self, bundle: Bundle) -> tuple[Workflow | None, Sequence[Diagnostic]]:
         names = set(bundle.files)

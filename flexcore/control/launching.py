@@ -8,20 +8,20 @@ import msgspec
 
 from flexcore.control.definitions import Definitions
 from flexcore.control.planning import Planner
-from flexcore.engine.fork import must_have_ended, reused_steps
+from flexcore.engine.fork import Fork, must_have_ended, reused_steps
 from flexcore.engine.loop import Engine
 from flexcore.engine.work import Start
 from flexcore.language.completion import complete_input
-from flexcore.model.changes import ExecutionAccepted
-from flexcore.model.errors import AlreadyExists, LimitExceeded, NotFound
-from flexcore.model.execution import ExecutionState
+from flexcore.model.changes import ExecutionAccepted, StepReused
+from flexcore.model.errors import AlreadyExists, InvalidRequest, LimitExceeded, NotFound
+from flexcore.model.execution import ExecutionState, Given
 from flexcore.model.graph import Graph
 from flexcore.model.ids import ExecutionId, new_id
-from flexcore.model.requests import Started, StartRequest
+from flexcore.model.requests import RetryRequest, Started, StartRequest
 from flexcore.model.values import JSON, Payload, canonical, digest
 from flexcore.model.workflow import SubWorkflow
-from flexcore.runtime.plugin import ArtifactStore
 from flexcore.store.read import Reader
+from flexcore.store.retention import KeptArtifacts
 from flexcore.store.write import IdempotencyKey
 
 MOST_INPUT_BYTES = 64 * 1024 * 1024
@@ -34,7 +34,7 @@ class Launcher:
     engine: Engine
     definitions: Definitions
     reader: Reader
-    artifacts: ArtifactStore
+    artifacts: KeptArtifacts
     planner: Planner
     inline_bytes: int
     now: Callable[[], datetime]
@@ -46,7 +46,7 @@ class Launcher:
         known = await self._known(key)
         if known is not None:
             return known
-        version = request.version or await self.definitions.newest(request.workspace, request.workflow)
+        version = await self.definitions.resolved(request.workspace, request.workflow, request.version)
         loaded = await self.definitions.load(request.workspace, request.workflow, version)
         await self.planner.ready()
         if request.runtime is not None:
@@ -72,26 +72,48 @@ class Launcher:
             return known
         return Started(live.id)
 
-    async def retry(self, before: ExecutionState, from_step: str | None) -> Started:
-        """Start a new execution, linked to a finished one, that reuses its results above a step."""
+    async def retry(self, before: ExecutionState, request: RetryRequest, actor: str) -> Started:
+        """Start a new execution, linked to a finished one: with its input, and its results above a step."""
+        _must_make_sense(request)
         must_have_ended(before)
         header = before.header
-        loaded = await self.definitions.load(header.workspace, header.workflow, header.version)
+        version = await self.definitions.newest(header.workspace, header.workflow) if request.newest else header.version
+        loaded = await self.definitions.load(header.workspace, header.workflow, version)
         await self.planner.ready()
         limit = _time_limit(before)
         accepted = ExecutionAccepted(
             workflow=header.workflow,
-            version=header.version,
+            version=version,
             workspace=header.workspace,
-            input=header.input,
+            input=await self._input_for(loaded.graph, before) if request.newest else header.input,
             labels=header.labels,
             pinned_runtime=header.pinned_runtime,
-            pinned_versions=header.pinned_versions,
+            pinned_versions=await self._pinned(header.workspace, loaded.graph)
+            if request.newest
+            else header.pinned_versions,
             forked_from=header.id,
             expires_at=None if limit is None else self.now() + limit,
         )
-        start = Start(accepted=accepted, reused=reused_steps(loaded.graph, before, from_step))
+        start = Start(accepted=accepted, reused=await self._reused(loaded.graph, before, request, actor))
+        # The execution that they come from may be removed at this very moment.
+        shared = [header.input.ref, *(each.result.ref for each in start.reused)]
+        await self.artifacts.keep(ref for ref in shared if ref is not None)
         return Started((await self.engine.start(self._id(), start, loaded=loaded)).id)
+
+    async def _input_for(self, graph: Graph, before: ExecutionState) -> Payload:
+        """Hold an earlier input against what a newer version asks for."""
+        given = before.header.input
+        value = given.value if given.ref is None else msgspec.json.decode(await self.artifacts.get(given.ref))
+        return await self._payload(complete_input(graph.workflow.inputs, value))
+
+    async def _reused(
+        self, graph: Graph, before: ExecutionState, request: RetryRequest, actor: str
+    ) -> tuple[StepReused, ...]:
+        if request.everything:
+            return ()
+        results = {path: await self._payload(value) for path, value in request.results.items()}
+        given = Given(by=actor, reason=request.reason) if results else None
+        return reused_steps(graph, before, Fork(from_step=request.from_step, results=results, given=given))
 
     def _id(self) -> ExecutionId:
         return ExecutionId(new_id("exe", int(self.now().timestamp() * 1000), self.entropy()))
@@ -128,6 +150,24 @@ class Launcher:
         if len(data) > MOST_INPUT_BYTES:
             raise LimitExceeded("the input is too large", limit=MOST_INPUT_BYTES, actual=len(data))
         return Payload(value) if len(data) <= self.inline_bytes else Payload(ref=await self.artifacts.put(data))
+
+
+def _must_make_sense(request: RetryRequest) -> None:
+    """Refuse what excludes each other. Raises InvalidRequest."""
+    if request.everything and (request.from_step is not None or request.results):
+        raise InvalidRequest(
+            "running everything again uses no result: neither a step to begin from nor given results go with it",
+            hint="leave one of them out",
+        )
+    if request.newest and not request.everything:
+        raise InvalidRequest(
+            "the results of one version do not fit another",
+            hint="the newest version goes with running everything again",
+        )
+    if request.results and not request.reason.strip():
+        raise InvalidRequest("a result given by hand needs a reason", hint="say why, for those who read it later")
+    if request.reason and not request.results:
+        raise InvalidRequest("a reason goes with a result that is given by hand", hint="give one, or no reason")
 
 
 def _time_limit(before: ExecutionState) -> timedelta | None:

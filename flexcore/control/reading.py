@@ -1,7 +1,7 @@
 """Reading executions: committed state and history as documents, live followers, logs."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,20 +9,26 @@ import msgspec
 
 from flexcore.analyzer.explain import explain
 from flexcore.control.definitions import Definitions
+from flexcore.control.log_pages import read_on
 from flexcore.model.changes import ExecutionCancelled, ExecutionFailed, ExecutionSucceeded, HistoryEntry
 from flexcore.model.errors import FlexCoreError, NotFound
 from flexcore.model.execution import ExecutionState
 from flexcore.model.ids import ExecutionId, StepPath
+from flexcore.model.lifecycle import StepStatus
+from flexcore.model.placement import Placement
 from flexcore.model.requests import Document, ExecutionQuery, LogPage, Page, WatchEvent
 from flexcore.model.values import JSON
+from flexcore.model.workflow import StepKind
 from flexcore.monitor import document as show
 from flexcore.monitor.hub import Hub, Queue
 from flexcore.monitor.rows import rows
+from flexcore.monitor.waiting import execution_waiting_for, pools_of
 from flexcore.runtime.plugin import ArtifactStore
 from flexcore.store.logs import LogStore
 from flexcore.store.read import ExecutionView, Reader
 
 _MOST_RESOLVED_BYTES = 16 * 1024 * 1024
+_STEPS_NAMED = 20
 _LOOK_AGAIN_SECONDS = 0.2  # at executions of other processes
 _ENDS = (ExecutionSucceeded, ExecutionFailed, ExecutionCancelled)
 
@@ -49,8 +55,10 @@ class ExecutionReading:
         header = view.state.header
         graph = await self.definitions.graph(header.workspace, header.workflow, header.version)
         values = await self._values(view.state)
-        lines = list(rows(graph, view.state))
+        pools = await self.reader.pools(pools_of(view.state))
+        lines = list(rows(graph, view.state, pools))
         found = show.execution_document(view.state, lines, values, self.durability, self.now())
+        found["waiting_for"] = execution_waiting_for(view.state, pools)
         found["owner_alive"] = view.owner_alive or header.status.is_terminal
         return found
 
@@ -67,18 +75,21 @@ class ExecutionReading:
     async def explain(self, id: ExecutionId, path: str) -> Document:
         """Say why a step went where it did, and what it waits for."""
         state = (await self.reader.execution(id)).state
-        step = state.steps.get(StepPath(path))
-        if step is None:
-            reached = ", ".join(sorted(state.steps)) or "none yet"
-            raise NotFound(f"execution {id} has not reached a step '{path}'", hint=f"reached: {reached}")
-        sentences = explain(step.placement) if step.placement else ["the engine does this step itself"]
+        header = state.header
+        graph = await self.definitions.graph(header.workspace, header.workflow, header.version)
+        lines = {row.path: row for row in rows(graph, state, await self.reader.pools(pools_of(state)))}
+        row = lines.get(StepPath(path))
+        if row is None:
+            hint = f"there are: {', '.join(list(lines)[:_STEPS_NAMED]) or 'none yet'}"
+            raise NotFound(f"execution {id} has not reached a step '{path}'", hint=hint)
+        placement = row.state.placement if row.state is not None else None
         return {
             "path": path,
-            "status": step.status.value,
-            "attempt": step.attempt,
-            "placement": show.placement_document(step.placement),
-            "sentences": sentences,
-            "waiting_for": show.waiting_for(step),
+            "status": (StepStatus.WAITING if row.state is None else row.state.status).value,
+            "attempt": 0 if row.state is None else row.state.attempt,
+            "placement": show.placement_document(placement),
+            "sentences": _placed(row, placement),
+            "waiting_for": row.waiting_for,
         }
 
     async def watch(self, id: ExecutionId, after: int) -> AsyncGenerator[WatchEvent, None]:
@@ -127,20 +138,7 @@ class ExecutionReading:
         pieces: list[Document] = []
         for each in paths:
             attempt = await self._attempt(id, each)
-            place = f"{each}#{attempt}"
-            found, after = await self.log_store.read(id, each, attempt, offset=positions.get(place, 0))
-            if found:
-                positions[place] = after
-            pieces += [
-                {
-                    "path": each,
-                    "attempt": attempt,
-                    "stream": piece.stream.value,
-                    "offset": piece.offset,
-                    "text": piece.data.decode(errors="replace"),
-                }
-                for piece in found
-            ]
+            pieces += await read_on(self.log_store, id, each, attempt, positions)
         return LogPage(pieces=tuple(pieces), next=msgspec.json.encode(positions).decode(), ended=ended and not pieces)
 
     async def _attempt(self, id: ExecutionId, path: StepPath) -> int | None:
@@ -170,3 +168,13 @@ def _waiting(queue: Queue) -> Iterator[WatchEvent]:
 
 def _is_end(entry: HistoryEntry) -> bool:
     return isinstance(entry.change, _ENDS)
+
+
+def _placed(row: show.Row, placement: Placement | None) -> Sequence[str]:
+    if placement is not None:
+        return explain(placement)
+    if row.state is not None and row.state.given is not None:
+        given = row.state.given
+        return [f"its result was given by {given.by}, and no runtime was asked: {given.reason}"]
+    is_task = row.kind in {kind.value for kind in StepKind}
+    return ["its turn has not come: it has not been placed"] if is_task else ["the engine does this step itself"]

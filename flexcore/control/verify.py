@@ -8,6 +8,7 @@ from flexcore.model.changes import HistoryEntry
 from flexcore.model.errors import FlexCoreError
 from flexcore.model.execution import ExecutionState
 from flexcore.model.ids import ExecutionId
+from flexcore.model.pools import WHOLE
 from flexcore.model.values import Payload, Ref
 from flexcore.runtime.plugin import ArtifactStore
 from flexcore.store.read import Fault, Reader
@@ -25,6 +26,7 @@ async def verify_executions(reader: Reader, artifacts: ArtifactStore | None = No
         try:
             kept = (await reader.execution(id)).state
             found += await _compare(reader, id, kept)
+            found += await _claims(reader, id, kept)
             if references is not None:
                 found += await references.check(kept)
         except (FlexCoreError, KeyError, AssertionError) as error:
@@ -94,6 +96,20 @@ async def _compare(reader: Reader, id: ExecutionId, kept: ExecutionState) -> lis
     if gaps or len(history) != kept.seq:
         return [Fault(id, f"its history has {len(history)} entries where the state counts {kept.seq}")]
     return _differences(id, fold(id, history), kept)
+
+
+async def _claims(reader: Reader, id: ExecutionId, kept: ExecutionState) -> list[Fault]:
+    """Compare what is in limited pools with the rows that it is derived from."""
+    expected = {(claim.pool, WHOLE, True) for claim in kept.header.claims}
+    expected |= {(claim.pool, WHOLE, False) for claim in kept.header.full}
+    for step in kept.steps.values():
+        expected |= {(claim.pool, step.path, True) for claim in step.claims}
+        expected |= {(claim.pool, step.path, False) for claim in step.full}
+    found = set(await reader.claims(id))
+    if found == expected or (await reader.execution(id)).state.seq != kept.seq:
+        return []
+    pools = ", ".join(sorted({pool for pool, _, _ in found ^ expected}))
+    return [Fault(id, f"its places in limited pools are not what its steps say: {pools}")]
 
 
 async def _history(reader: Reader, id: ExecutionId) -> list[HistoryEntry]:

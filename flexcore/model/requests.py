@@ -4,9 +4,10 @@ Documents are plain JSON mappings in the shape that the outer contract fixes (`d
 (`flexcore/monitor/document.py`); entrances pass them on as they are.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -31,15 +32,75 @@ class Page(Generic[Item]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionQuery:
-    """Which executions; newest first. `cursor` is a Page's `next`."""
+    """Which executions; newest first. `cursor` is a Page's `next`.
+
+    All of `labels` have to be there. `search` is text in the id, the workflow's name or the error; A to Z in any case.
+    `failed_step` is the path of a step that failed. `since` is included, `until` is not.
+    """
 
     workspace: str = "default"
     workflow: str | None = None
     status: ExecutionStatus | None = None
     since: datetime | None = None
+    until: datetime | None = None
     unfinished: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    search: str | None = None
+    failed_step: str | None = None
     limit: int = 50
     cursor: str | None = None
+
+
+def labels_in(pairs: Iterable[str]) -> dict[str, str]:
+    """Read labels written as `key=value`. Raises InvalidRequest.
+
+    >>> labels_in(["team=data", "note=a=b"])
+    {'team': 'data', 'note': 'a=b'}
+    """
+    labels: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InvalidRequest(f"{pair!r} is not a label", hint="write key=value")
+        if labels.setdefault(key, value) != value:
+            raise InvalidRequest(f"label '{key}' is given with two values: '{labels[key]}' and '{value}'")
+    return labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditQuery:
+    """Which lines of the audit trail; newest first. `subject` is an execution, or a workflow with its executions."""
+
+    workspace: str = "default"
+    since: datetime | None = None
+    actor: str | None = None
+    subject: str | None = None
+    limit: int = 50
+    cursor: str | None = None
+
+
+class Collectable(StrEnum):
+    """What can be removed when it is old: each kind has its own age (the settings `retention`)."""
+
+    EXECUTIONS = "executions"
+    VERSIONS = "versions"
+    CACHE = "cache"
+    KEYS = "keys"
+    LOGS = "logs"
+    ARTIFACTS = "artifacts"
+    AUDIT = "audit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectRequest:
+    """Remove what is old: all kinds, or those named. `older_than` stands for the ages in the settings.
+
+    It applies to the audit trail only when that is named; versions of workflows go only when they are named.
+    """
+
+    kinds: frozenset[Collectable] = frozenset()
+    older_than: timedelta | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +141,23 @@ class StartRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetryRequest:
+    """Run a finished execution again, as a new one that is linked to it and has the same input.
+
+    Results above `from_step` (unset: above what failed) are used again; with `everything`, none. `newest` takes the
+    version that new executions take, and goes with `everything` only. `results` are given by hand for steps that
+    failed, by path, and need a `reason`.
+    """
+
+    id: ExecutionId
+    from_step: str | None = None
+    everything: bool = False
+    newest: bool = False
+    results: Mapping[str, JSON] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRequest:
     """One task on one runtime, without a workflow file: a one-step execution underneath."""
 
@@ -116,7 +194,9 @@ class WatchEvent:
 class LogPage:
     """Lines of an attempt's output in the order written; give `next` back to read on."""
 
-    pieces: tuple[Document, ...]  # {path, attempt, stream, offset, text}
+    # {path, attempt, stream, offset, text, lines?}; `lines` are the JSON lines that end in the piece, understood:
+    # [{offset, level, message, time, fields}], the offset being where the line begins in the stream.
+    pieces: tuple[Document, ...]
     next: str | None
     ended: bool  # nothing more will come
 
@@ -135,6 +215,14 @@ class ControlPlaneApi(Protocol):
         """Store a version: `{name, version, created}`. Raises InvalidDefinition."""
         ...
 
+    async def diff(self, bundle: Bundle, workspace: str = "default") -> Document:
+        """Say what deploying would change.
+
+        `{name, version, change: new|changed|unchanged, current, pinned, text, files: {added, changed, removed}}`, where
+        `text` is a unified diff. Raises InvalidDefinition.
+        """
+        ...
+
     async def plan(
         self, workflow: str, version: str | None = None, runtime: str | None = None, workspace: str = "default"
     ) -> Document:
@@ -146,7 +234,25 @@ class ControlPlaneApi(Protocol):
         ...
 
     async def workflow(self, name: str, version: str | None = None, workspace: str = "default") -> Document:
-        """Give a definition with its `text` and `versions`."""
+        """Give a definition with its `text`, its `versions` and what it is `pinned` to.
+
+        A version may be given by how it begins; without one, the version that new executions take.
+        """
+        ...
+
+    async def pin(self, name: str, version: str, workspace: str = "default") -> Document:
+        """Have new executions take this version whatever is deployed: `{name, current, pinned}`."""
+        ...
+
+    async def unpin(self, name: str, workspace: str = "default") -> Document:
+        """Have new executions take the current version again: `{name, current, pinned}`."""
+        ...
+
+    async def rollback(self, name: str, version: str | None = None, workspace: str = "default") -> Document:
+        """Make an older version the current one, by default the one deployed before it: `{name, current, pinned}`.
+
+        Raises Conflict when the workflow is pinned, or there is nothing older.
+        """
         ...
 
     async def delete_workflow(self, name: str, workspace: str = "default") -> None:
@@ -185,8 +291,11 @@ class ControlPlaneApi(Protocol):
         """Ask for the end of an execution; durable on return. Raises IllegalTransition when it has ended."""
         ...
 
-    async def retry(self, id: ExecutionId, from_step: str | None = None) -> Started:
-        """Start a new, linked execution that reuses the results above the given (or the first failed) step."""
+    async def retry(self, request: RetryRequest) -> Started:
+        """Start a new, linked execution that reuses the results above the given (or the first failed) step.
+
+        Raises NotFound, InvalidRequest, InvalidInput (the newest version asks for another input).
+        """
         ...
 
     async def resume(self) -> Sequence[ExecutionId]:
@@ -203,4 +312,15 @@ class ControlPlaneApi(Protocol):
 
     async def runtime(self, name: str) -> Document:
         """Give one runtime with its full health and capabilities."""
+        ...
+
+    async def collect(self, request: CollectRequest) -> Document:
+        """Remove what is old: `{dry_run, count, bytes, kinds: [{kind, before, count, bytes, note}]}`.
+
+        Raises Conflict while somebody else collects in the same store.
+        """
+        ...
+
+    async def audit(self, query: AuditQuery) -> Page[Document]:
+        """Say who changed what: `{at, workspace, actor, action, subject, details, outcome}`, newest first."""
         ...

@@ -14,8 +14,9 @@ import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from flexcore.api.v1 import execution_pb2, runtime_pb2, workflow_pb2
+from flexcore.api.v1 import execution_pb2, operation_pb2, runtime_pb2, workflow_pb2
 from flexcore.api.v1.execution_pb2_grpc import ExecutionServiceStub
+from flexcore.api.v1.operation_pb2_grpc import OperationServiceStub
 from flexcore.api.v1.runtime_pb2_grpc import RuntimeServiceStub
 from flexcore.api.v1.workflow_pb2_grpc import WorkflowServiceStub
 from flexcore.common.documents import document_of, enum_number, enum_word
@@ -24,11 +25,14 @@ from flexcore.common.values import duration, json_message, json_value, moment, t
 from flexcore.model.errors import Diagnostic
 from flexcore.model.ids import ExecutionId
 from flexcore.model.requests import (
+    AuditQuery,
     Bundle,
+    CollectRequest,
     Document,
     ExecutionQuery,
     LogPage,
     Page,
+    RetryRequest,
     Started,
     StartRequest,
     TaskRequest,
@@ -92,6 +96,12 @@ class Client:
         response = await self._answer(self._workflows.DeployWorkflow(request, metadata=self._metadata))
         return document_of(response.workflow)
 
+    async def diff(self, bundle: Bundle, workspace: str = "default") -> Document:
+        """Say what deploying would change."""
+        request = workflow_pb2.DiffWorkflowRequest(bundle=_bundle(bundle), workspace=workspace)
+        response = await self._answer(self._workflows.DiffWorkflow(request, metadata=self._metadata))
+        return document_of(response.difference)
+
     async def plan(
         self, workflow: str, version: str | None = None, runtime: str | None = None, workspace: str = "default"
     ) -> Document:
@@ -113,6 +123,28 @@ class Client:
         request = workflow_pb2.GetWorkflowRequest(name=name, version=version, workspace=workspace)
         response = await self._answer(self._workflows.GetWorkflow(request, metadata=self._metadata))
         return document_of(response.workflow)
+
+    async def pin(self, name: str, version: str, workspace: str = "default") -> Document:
+        """Have new executions take this version whatever is deployed."""
+        request = workflow_pb2.PinWorkflowRequest(
+            request_id=_request_id(), name=name, version=version, workspace=workspace
+        )
+        response = await self._answer(self._workflows.PinWorkflow(request, metadata=self._metadata))
+        return document_of(response.standing)
+
+    async def unpin(self, name: str, workspace: str = "default") -> Document:
+        """Have new executions take the current version again."""
+        request = workflow_pb2.UnpinWorkflowRequest(request_id=_request_id(), name=name, workspace=workspace)
+        response = await self._answer(self._workflows.UnpinWorkflow(request, metadata=self._metadata))
+        return document_of(response.standing)
+
+    async def rollback(self, name: str, version: str | None = None, workspace: str = "default") -> Document:
+        """Make an older version the current one."""
+        request = workflow_pb2.RollbackWorkflowRequest(
+            request_id=_request_id(), name=name, version=version, workspace=workspace
+        )
+        response = await self._answer(self._workflows.RollbackWorkflow(request, metadata=self._metadata))
+        return document_of(response.standing)
 
     async def delete_workflow(self, name: str, workspace: str = "default") -> None:
         """Take a definition out of the list."""
@@ -177,10 +209,18 @@ class Client:
         request = execution_pb2.CancelExecutionRequest(request_id=_request_id(), id=id, reason=reason)
         await self._answer(self._executions.CancelExecution(request, metadata=self._metadata))
 
-    async def retry(self, id: ExecutionId, from_step: str | None = None) -> Started:
+    async def retry(self, request: RetryRequest) -> Started:
         """Start a new, linked execution."""
-        request = execution_pb2.RetryExecutionRequest(request_id=_request_id(), id=id, from_step=from_step)
-        response = await self._answer(self._executions.RetryExecution(request, metadata=self._metadata))
+        message = execution_pb2.RetryExecutionRequest(
+            request_id=_request_id(),
+            id=request.id,
+            from_step=request.from_step,
+            everything=request.everything,
+            newest=request.newest,
+            results={path: json_message(value) for path, value in request.results.items()},
+            reason=request.reason,
+        )
+        response = await self._answer(self._executions.RetryExecution(message, metadata=self._metadata))
         return Started(ExecutionId(response.id), response.existing)
 
     async def resume(self) -> Sequence[ExecutionId]:
@@ -207,6 +247,30 @@ class Client:
         response = await self._answer(self._runtimes.GetRuntime(request, metadata=self._metadata))
         return document_of(response.runtime)
 
+    async def collect(self, request: CollectRequest) -> Document:
+        """Remove what is old."""
+        message = operation_pb2.CollectRequest(
+            request_id=_request_id(),
+            kinds=sorted(request.kinds),
+            older_than=_duration(request.older_than),
+            dry_run=request.dry_run,
+        )
+        response = await self._answer(self._operation.Collect(message, metadata=self._metadata))
+        return document_of(response.collection)
+
+    async def audit(self, query: AuditQuery) -> Page[Document]:
+        """Say who changed what."""
+        message = operation_pb2.ListAuditRequest(
+            workspace=query.workspace,
+            since=_timestamp(query.since),
+            actor=query.actor,
+            subject=query.subject,
+            limit=query.limit,
+            cursor=query.cursor,
+        )
+        response = await self._answer(self._operation.ListAudit(message, metadata=self._metadata))
+        return Page(tuple(document_of(each) for each in response.lines), _next(response))
+
     @property
     def _channel(self) -> grpc.aio.Channel:
         if self._open is None:
@@ -224,6 +288,10 @@ class Client:
     @property
     def _runtimes(self) -> RuntimeServiceStub:
         return RuntimeServiceStub(self._channel)
+
+    @property
+    def _operation(self) -> OperationServiceStub:
+        return OperationServiceStub(self._channel)
 
     async def _answer(self, call: Awaitable[Answer]) -> Answer:
         with _translated(self._address):
@@ -269,7 +337,11 @@ def _query(query: ExecutionQuery) -> execution_pb2.ListExecutionsRequest:
         workflow=query.workflow,
         status=status,
         since=_timestamp(query.since),
+        until=_timestamp(query.until),
         unfinished=query.unfinished,
+        labels=dict(query.labels),
+        search=query.search,
+        failed_step=query.failed_step,
         limit=query.limit,
         cursor=query.cursor,
     )

@@ -2,6 +2,9 @@
 
 Plain files for now; object stores by URL come with fsspec behind the same protocol. A name that is not a digest never
 becomes a path. Nothing is ever changed in place: a file appears under its name complete, or not at all.
+
+A file's time says when it was last stored or taken over: whoever collects what nobody refers to leaves young files
+alone, because the reference may be about to be written. Looking at that time and removing the file is one step.
 """
 
 import asyncio
@@ -9,12 +12,18 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from flexcore.model.errors import InternalError, InvalidInput, NotFound, StoreUnavailable
 from flexcore.model.values import Ref, reference
+from flexcore.store.locks import exclusive, shared
 
+_LOCK_SECONDS = 30.0
+_REMOVED_AT_ONCE = 100
+_PART = ".new-"
 _URI = re.compile(r"artifact:(?P<name>sha256-[0-9a-f]{64})")
 
 
@@ -32,25 +41,98 @@ class LocalArtifacts:
         """Read bytes back. Raises NotFound, InvalidInput (not one of ours), InternalError (damaged)."""
         return await asyncio.to_thread(self._get, ref)
 
+    async def keep(self, refs: Iterable[Ref]) -> None:
+        """Make content count as just stored, because it is about to be referred to again.
+
+        Raises NotFound when some of it has been collected; what is not in this store is nobody's to keep.
+        """
+        ours = [ref for ref in refs if _URI.fullmatch(ref.uri)]
+        if ours:
+            await asyncio.to_thread(self._keep, ours)
+
+    async def old(self, before: datetime) -> Mapping[str, int]:
+        """Name what was last stored before, each with its size in bytes; also what a crash left half-written."""
+        return await asyncio.to_thread(lambda: dict(self._old(before.timestamp())))
+
+    async def remove(self, names: Sequence[str], before: datetime) -> Mapping[str, int]:
+        """Remove files unless they have been stored again meanwhile; name those that went, with their sizes."""
+        removed: dict[str, int] = {}
+        for start in range(0, len(names), _REMOVED_AT_ONCE):
+            batch = names[start : start + _REMOVED_AT_ONCE]
+            removed |= await asyncio.to_thread(self._remove, batch, before.timestamp())
+        return removed
+
     def path(self, ref: Ref) -> Path:
         """Say where the bytes of a reference are, or would be. Raises InvalidInput for anything but a digest."""
         match = _URI.fullmatch(ref.uri)
         if match is None:
             raise InvalidInput(f"{ref.uri!r} is not an artifact of this store", hint="artifact:sha256-<64 hex digits>")
-        name = match["name"]
+        return self._place(match["name"])
+
+    def _place(self, name: str) -> Path:
         return self._folder / name[7:9] / name
 
     def _put(self, data: bytes, format: str) -> Ref:
         ref = replace(reference(data), format=format)
         target = self.path(ref)
         try:
-            if not (target.exists() and target.stat().st_size == len(data)):
+            if not self._take_over(target, len(data)):
                 _write(target, data)
             # Also when it was there: whoever wrote it may not have come as far as this.
             sync_folder(target.parent)
         except OSError as error:
             raise StoreUnavailable(f"an artifact of {len(data)} bytes cannot be stored: {error}") from error
         return ref
+
+    def _take_over(self, target: Path, size: int) -> bool:
+        """Use what is there already, whole: from now on it is as young as if it had been written now."""
+        if not target.exists():
+            return False
+        with shared(self._lock):
+            try:
+                whole = target.stat().st_size == size
+                if whole:
+                    os.utime(target)
+            except FileNotFoundError:
+                return False
+        return whole
+
+    def _keep(self, refs: Sequence[Ref]) -> None:
+        with shared(self._lock):
+            for ref in refs:
+                try:
+                    os.utime(self.path(ref))
+                except FileNotFoundError as error:
+                    raise NotFound(f"the store has no {ref.uri}", hint="it has been collected") from error
+
+    @property
+    def _lock(self) -> Path:
+        return self._folder / ".lock"
+
+    def _old(self, before: float) -> Iterator[tuple[str, int]]:
+        for shelf in sorted(self._folder.glob("??")):
+            for file in os.scandir(shelf):
+                try:
+                    found = file.stat()
+                except FileNotFoundError:
+                    continue  # half-written a moment ago, and complete now
+                if found.st_mtime < before:
+                    name = f"{shelf.name}/{file.name}" if file.name.startswith(_PART) else file.name
+                    yield name, found.st_size
+
+    def _remove(self, names: Sequence[str], before: float) -> Mapping[str, int]:
+        removed: dict[str, int] = {}
+        with exclusive(self._lock, _LOCK_SECONDS):
+            for name in names:
+                file = self._folder / name if _PART in name else self._place(name)
+                try:
+                    found = file.stat()
+                    if found.st_mtime < before:
+                        file.unlink()
+                        removed[name] = found.st_size
+                except FileNotFoundError:
+                    continue
+        return removed
 
     def _get(self, ref: Ref) -> bytes:
         target = self.path(ref)
@@ -68,7 +150,7 @@ class LocalArtifacts:
 def _write(target: Path, data: bytes) -> None:
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     sync_folder(target.parent.parent)
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".new-")
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=_PART)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

@@ -83,6 +83,17 @@ def exclusive(path: Path, timeout_s: float) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def shared(path: Path) -> Iterator[None]:
+    """Keep those out who want the lock for themselves, for the short time of a block; waits for them."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _hold(path: Path) -> int:
     while True:
         try:

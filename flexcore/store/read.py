@@ -1,14 +1,16 @@
 """How everybody reads: definitions and what happened. Nothing here feeds a decision of the engine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from flexcore.model.changes import HistoryEntry
 from flexcore.model.execution import ExecutionHeader, ExecutionState
-from flexcore.model.ids import ExecutionId
+from flexcore.model.ids import ExecutionId, StepPath
+from flexcore.model.pools import PoolView
 from flexcore.model.requests import ExecutionQuery, Page
+from flexcore.store.audit import AuditEntry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,16 @@ class Definition:
     runtimes: tuple[str, ...] = ()  # named by its steps (pins and what the rules would choose)
     files: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""
+    deployed_by: str = ""
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Which version of a name new executions take: the one it is pinned to, else the current one."""
+
+    current: str
+    pinned: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,26 +71,44 @@ class StoreStatus:
 
 
 class Catalog(Protocol):
-    """Definitions, addressed by name and version. A version never changes; deploying one makes it the newest."""
+    """Definitions, addressed by name and version. A version never changes; deploying one makes it the current one.
 
-    async def put(self, definition: Definition) -> None:
-        """Store a version and make it the newest of its name. Storing it again also takes over its `origin`."""
+    What changes something takes the line that the audit trail gets for it, in the same transaction.
+    """
+
+    async def put(self, definition: Definition, audit: AuditEntry | None = None) -> None:
+        """Store a version and make it the current one. Storing it again also takes over its `origin`."""
         ...
 
     async def get(self, workspace: str, name: str, version: str | None = None) -> Definition:
-        """Give a version, the newest without one. Raises NotFound with the names that are there."""
+        """Give a version, by its hash or how that begins; without one, what new executions take.
+
+        Raises NotFound with the names that are there, InvalidRequest when several versions begin like this.
+        """
         ...
 
     async def list(self, workspace: str) -> Sequence[Definition]:
-        """Give the newest version of every name, by name."""
+        """Give the version of every name that new executions take, by name."""
         ...
 
     async def versions(self, workspace: str, name: str) -> Sequence[Definition]:
-        """Give all versions of a name, newest first. Raises NotFound."""
+        """Give all versions of a name, the one deployed last first. Raises NotFound."""
         ...
 
-    async def delete(self, workspace: str, name: str) -> None:
-        """Take a name out of the list; versions that executions use stay readable. Raises NotFound."""
+    async def standing(self, workspace: str, name: str) -> Standing:
+        """Say which version of a name is current, and to which it is pinned. Raises NotFound."""
+        ...
+
+    async def pin(self, workspace: str, name: str, version: str | None, audit: AuditEntry | None = None) -> None:
+        """Have new executions take a version, or again the current one. Raises NotFound."""
+        ...
+
+    async def move(self, workspace: str, name: str, standing: Standing, version: str, audit: AuditEntry) -> None:
+        """Make another version the current one. Raises Conflict when what is current has changed meanwhile."""
+        ...
+
+    async def delete(self, workspace: str, name: str, audit: AuditEntry | None = None) -> None:
+        """Take a name and its pin out of the list; its versions stay for executions. Raises NotFound."""
         ...
 
 
@@ -104,6 +133,14 @@ class Reader(Protocol):
 
     async def ids(self, after: str = "", limit: int = 1000) -> Page[ExecutionId]:
         """Give the executions of all workspaces, oldest first, with an id above `after`, which is a page's `next`."""
+        ...
+
+    async def pools(self, names: Iterable[str]) -> Mapping[str, PoolView]:
+        """Give limited pools as they are now, for people."""
+        ...
+
+    async def claims(self, id: ExecutionId) -> Collection[tuple[str, StepPath, bool]]:
+        """Give what the store has in pools for an execution: the pool, the step, and whether the place is held."""
         ...
 
     async def changed(self) -> bool:

@@ -19,12 +19,15 @@ from pathlib import Path
 from flexcore.model.errors import InvalidSettings, StoreUnavailable
 from flexcore.model.ids import new_id
 from flexcore.store.artifacts import LocalArtifacts, sync_folder
+from flexcore.store.audit import AuditTrail
 from flexcore.store.database import Lane, SqliteOptions, connect, durability, foreign
 from flexcore.store.locks import exclusive
 from flexcore.store.logs import LogLimits, LogStore
 from flexcore.store.queries import Queries, load
 from flexcore.store.read import Catalog, Fault, Reader, StoreStatus
+from flexcore.store.retention import Retention
 from flexcore.store.rows import microseconds
+from flexcore.store.sqlite_audit import SqliteAudit
 from flexcore.store.sqlite_catalog import SqliteCatalog
 from flexcore.store.sqlite_changes import ChangeWriter
 from flexcore.store.sqlite_commands import SqliteCommands
@@ -32,6 +35,7 @@ from flexcore.store.sqlite_integrity import faults
 from flexcore.store.sqlite_journal import SqliteJournal
 from flexcore.store.sqlite_ownership import SqliteOwnership
 from flexcore.store.sqlite_reader import SqliteReader
+from flexcore.store.sqlite_retention import SqliteRetention
 from flexcore.store.sqlite_schema import Migration, installation, migrate, migrations
 from flexcore.store.write import Commands, Journal, Ownership
 
@@ -54,6 +58,8 @@ class Store:
     commands: Commands
     catalog: Catalog
     reader: Reader
+    retention: Retention
+    audit: AuditTrail
     logs: LogStore
     artifacts: LocalArtifacts
     writing: Lane
@@ -66,6 +72,7 @@ class Store:
 
     def close(self) -> None:
         """Finish what is queued and close the files. An owner's lock is not released by this."""
+        self.audit.close()
         self.writing.close()
         self.reading.close()
         self.logs.close()
@@ -152,6 +159,7 @@ def _put_together(
     ownership = SqliteOwnership(writer=writing, sql=sql, locks=folder / "locks", now=now, entropy=parts.entropy)
     commands = SqliteCommands(writing, sql)
     logs = LogStore(folder / "logs", now=now, limits=parts.limits)
+    artifacts = LocalArtifacts(folder / "artifacts")
 
     def describe(executions: Mapping[str, int]) -> StoreStatus:
         return StoreStatus(
@@ -171,6 +179,7 @@ def _put_together(
             sql=sql,
             owner=ownership.current,
             commands=commands,
+            is_alive=ownership.is_alive,
             group_limit=parts.options.group_limit,
         ),
         ownership=ownership,
@@ -185,8 +194,12 @@ def _put_together(
             is_alive=ownership.is_alive,
             describe=describe,
         ),
+        retention=SqliteRetention(
+            writer=writing, reader=reading, sql=sql, log_store=logs, artifact_store=artifacts, folder=folder, now=now
+        ),
+        audit=SqliteAudit(writing, reading, sql),
         logs=logs,
-        artifacts=LocalArtifacts(folder / "artifacts"),
+        artifacts=artifacts,
         writing=writing,
         reading=reading,
         sql=sql,

@@ -1,19 +1,20 @@
 """The reader on SQLite: a connection of its own that never writes, so reading never waits for the journal."""
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 
 from flexcore.model.changes import HistoryEntry
 from flexcore.model.errors import IllegalTransition, InvalidInput, NotFound
 from flexcore.model.execution import ExecutionHeader, ExecutionState
-from flexcore.model.ids import ExecutionId
+from flexcore.model.ids import ExecutionId, StepPath
+from flexcore.model.pools import Party, PoolView
 from flexcore.model.requests import ExecutionQuery, Page
 from flexcore.store.database import Lane
 from flexcore.store.logs import LogStore
 from flexcore.store.queries import Queries
 from flexcore.store.read import ExecutionView, StoreStatus
-from flexcore.store.rows import SCOPE, STEP, entry_from, header_from, microseconds
+from flexcore.store.rows import SCOPE, STEP, entry_from, header_from, json_text, microseconds
 from flexcore.store.write import ServerId
 
 _LATEST = 2**62  # later than any time, and below what SQLite can count
@@ -57,6 +58,7 @@ class SqliteReader:
             "unfinished": query.unfinished,
             "limit": query.limit + 1,
             **_position(query.cursor),
+            **_searched(query),
         }
         listing = self._listing(query)
         rows = await self._reader.run(lambda connection: connection.execute(listing, asked).fetchall())
@@ -83,6 +85,30 @@ class SqliteReader:
         rows = await self._reader.run(lambda connection: connection.execute(self._sql["list_ids"], asked).fetchall())
         found = tuple(ExecutionId(id) for (id,) in rows[:limit])
         return Page(found, found[-1] if len(rows) > limit and found else None)
+
+    async def pools(self, names: Iterable[str]) -> Mapping[str, PoolView]:
+        """Give limited pools as of one moment."""
+        wanted = sorted(set(names))
+        if not wanted:
+            return {}
+        return await self._reader.read(lambda connection: {name: self._pool(connection, name) for name in wanted})
+
+    def _pool(self, connection: sqlite3.Connection, name: str) -> PoolView:
+        asked = {"pool": name}
+        (held,) = connection.execute(self._sql["count_of_pool"], asked).fetchone()
+        holders = connection.execute(self._sql["holders_of_pool"], asked).fetchall()
+        ranks = connection.execute(self._sql["ranks_of_pool"], asked).fetchall()
+        return PoolView(
+            held=held,
+            holders=tuple(ExecutionId(id) for (id,) in holders),
+            waiting=tuple(Party(ExecutionId(id), StepPath(path)) for id, path in ranks),
+        )
+
+    async def claims(self, id: ExecutionId) -> Collection[tuple[str, StepPath, bool]]:
+        """Give what is in pools for an execution."""
+        query, asked = self._sql["claims_of_execution"], {"execution": id}
+        rows = await self._reader.run(lambda connection: connection.execute(query, asked).fetchall())
+        return {(pool, StepPath(path), queued is None) for pool, path, queued in rows}
 
     async def changed(self) -> bool:
         """Say whether anybody, this process included, has committed anything since the last call; at first, yes."""
@@ -118,6 +144,10 @@ class SqliteReader:
 
     def _listing(self, query: ExecutionQuery) -> str:
         """Choose the statement whose index fits; the other conditions only filter what it finds."""
+        if query.labels:
+            return self._sql["search_executions_of_label"]
+        if query.search or query.failed_step or query.until:
+            return self._sql["search_executions"]
         if query.workflow is not None:
             return self._sql["list_executions_of_workflow"]
         if query.status is not None:
@@ -147,5 +177,23 @@ def _position(cursor: str | None) -> dict[str, object]:
     return {"before": int(before), "before_id": before_id}
 
 
+def _searched(query: ExecutionQuery) -> dict[str, object]:
+    key, value = next(iter(query.labels.items()), (None, None))
+    return {
+        "until": microseconds(query.until) if query.until else _LATEST,
+        "search": _lowered(query.search) if query.search else None,
+        "failed_step": query.failed_step or None,
+        "label_key": key,
+        "label_value": value,
+        "labels": json_text(dict(query.labels)),
+    }
+
+
+def _lowered(text: str) -> str:
+    """Fold case as the store's own `lower` does: it knows ASCII only, and both sides have to agree."""
+    return "".join(each.lower() if each.isascii() else each for each in text)
+
+
 def _unknown(id: object) -> NotFound:
-    return NotFound(f"there is no execution {id}", hint="see flexcore execution list")
+    hint = "see flexcore execution list; finished ones are removed when they are older than retention.executions"
+    return NotFound(f"there is no execution {id}", hint=hint)

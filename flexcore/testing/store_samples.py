@@ -21,7 +21,7 @@ from flexcore.model.lifecycle import ExecutionStatus, StepStatus
 from flexcore.model.placement import Placement
 from flexcore.model.values import Payload
 from flexcore.store.read import Definition
-from flexcore.store.write import CacheEntry, ChangeSet, IdempotencyKey
+from flexcore.store.write import CacheEntry, ChangeSet, ClaimChange, IdempotencyKey
 
 LOAD = StepPath("load")
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -97,9 +97,13 @@ class Story:
         )
         return replace(self._next([change], [step]), consumed=tuple(consumed))
 
-    def succeed(self, path: StepPath = LOAD, token: int = 1) -> ChangeSet:
+    def claim(self, change: ClaimChange) -> ChangeSet:
+        """Write down anything, and with it take a place, wait for one or give one back."""
+        return replace(self._next([ScopeOpened(scope=Scope(f"fan[{self.seq}]"))]), claims=(change,))
+
+    def succeed(self, path: StepPath = LOAD, token: int = 1, result: Payload | None = None) -> ChangeSet:
         """End a step, and cache what came out."""
-        change = StepSucceeded(path=path, kind="python", attempt=token, result=Payload({"rows": 27_004}))
+        change = StepSucceeded(path=path, kind="python", attempt=token, result=result or Payload({"rows": 27_004}))
         before = self.steps.get(path) or StepState(path=path, kind="python", status=StepStatus.PENDING)
         step = replace(
             before, status=StepStatus.SUCCEEDED, token=token, result=change.result, finished_at=self.at, attempt=token

@@ -29,14 +29,16 @@ from flexcore.model.errors import (
     InternalError,
     InvalidInput,
     NotFound,
+    PoolFull,
 )
 from flexcore.model.ids import ExecutionId, StepPath
 from flexcore.model.lifecycle import ExecutionStatus
+from flexcore.model.pools import Party, PoolUse, PoolView
 from flexcore.model.requests import ExecutionQuery
 from flexcore.model.values import Payload, Ref
 from flexcore.runtime.interface import LogStream
 from flexcore.store.sqlite import FILE_NAME, Parts, Store, open_store
-from flexcore.store.write import ServerId
+from flexcore.store.write import ClaimChange, ServerId
 from flexcore.testing.store_samples import LOAD, START, Story, definition, fresh_execution, now, start_key
 
 
@@ -386,6 +388,61 @@ async def nothing_is_asked_of_what_has_ended(place: Place) -> None:
         await refused(IllegalTransition, store.commands.send(story.id, "cancel", None, START))
 
 
+async def a_pool_never_has_more_holders_than_places(place: Place) -> None:
+    stories = [Story() for _ in range(4)]
+    take = ClaimChange(pool="step:p", path=LOAD, limit=2)
+    async with opened(place) as store, opened(place) as other:
+        for story in stories[:3]:
+            await store.journal.commit(story.begin())
+        await other.journal.commit(stories[3].begin())
+        for story in stories[:2]:
+            await store.journal.commit(story.claim(take))
+        await refused(PoolFull, store.journal.commit(stories[2].claim(take)))
+        error = await refused(PoolFull, other.journal.commit(stories[3].claim(take)))
+        assert isinstance(error, PoolFull)
+        assert error.pools == ("step:p",)
+        lengths = [await length(store, story.id) for story in stories]
+        assert lengths == [2, 2, 1, 1], f"what was refused left {lengths}"
+
+
+async def a_place_that_is_given_back_can_be_taken_in_the_same_group(place: Place) -> None:
+    first, second = Story(), Story()
+    async with opened(place) as store:
+        for story in (first, second):
+            await store.journal.commit(story.begin())
+        await store.journal.commit(first.claim(ClaimChange(pool="p", path=LOAD, limit=1)))
+        await asyncio.gather(
+            store.journal.commit(second.claim(ClaimChange(pool="p", path=LOAD, limit=1))),
+            store.journal.commit(first.claim(ClaimChange(pool="p", path=LOAD))),
+        )
+
+        assert (await store.reader.pools(["p"]))["p"] == PoolView(held=1, holders=(second.id,))
+        assert set(await store.reader.claims(second.id)) == {("p", LOAD, True)}
+        await store.journal.commit(second.claim(ClaimChange(pool="p", path=LOAD)))
+        await store.journal.commit(second.claim(ClaimChange(pool="p", path=LOAD)))  # once more changes nothing
+        assert (await store.reader.pools(["p"]))["p"] == PoolView()
+
+
+async def who_waits_longest_is_first_in_a_pool(place: Place) -> None:
+    late, early, dead = sorted((Story() for _ in range(3)), key=lambda story: story.id)
+    async with opened(place) as store, opened(place) as gone:
+        for story, where in ((late, store), (early, store), (dead, gone)):
+            await where.journal.commit(story.begin())
+        for story, where, minutes in ((late, store, 3), (early, store, 2), (dead, gone, 1)):
+            since = ClaimChange(pool="p", path=LOAD, queued_at=START + timedelta(minutes=minutes))
+            await where.journal.commit(story.claim(since))
+        parties = [Party(story.id, LOAD) for story in (dead, early, late)]
+        alive = (await store.journal.pools({"p": 5}))["p"]
+        place.bury(ServerId((await store.reader.execution(dead.id)).owner))
+        left = (await store.journal.pools({"p": 5}))["p"]
+
+        assert alive == PoolUse(waiting=tuple(parties)), alive
+        assert left == PoolUse(waiting=tuple(parties[1:])), f"the dead are waited for: {left}"
+        await store.journal.commit(early.claim(ClaimChange(pool="p", path=LOAD, limit=1)))
+        assert (await store.journal.pools({"p": 5}, late.id))["p"] == PoolUse(held=1, waiting=(parties[2],))
+        assert (await store.journal.pools({"p": 5}, early.id))["p"].held == 0, "an execution counts its own places"
+
+
 async def cached_results_expire(place: Place) -> None:
     story = Story()
     async with opened(place) as store:
@@ -593,9 +650,17 @@ async def only_what_has_ended_is_deleted(place: Place) -> None:
 
 
 async def listings_use_indexes(place: Place) -> None:
-    listings = ("list_executions", "list_executions_of_workflow", "list_executions_of_status")
-    single = ("list_unfinished_executions", "history_page", "whole_history", "waiting_commands", "owned_executions")
-    for query in (*listings, *single, "step_rows", "newest_definition", "list_versions", "execution_row"):
+    listings = ("list_executions", "list_executions_of_workflow", "list_executions_of_status", "search_executions")
+    single = (
+        "search_executions_of_label",
+        "list_unfinished_executions",
+        "history_page",
+        "whole_history",
+        "waiting_commands",
+        "owned_executions",
+    )
+    pools = ("places_held", "queue_of_pool", "holders_of_pool", "count_of_pool", "ranks_of_pool", "claims_of_execution")
+    for query in (*listings, *single, *pools, "step_rows", "newest_definition", "list_versions", "execution_row"):
         assert place.full_scans(query) == [], f"{query}: {place.full_scans(query)}"
 
 
@@ -754,6 +819,9 @@ CHECKS: tuple[Check, ...] = (
     commands_reach_the_owner_and_only_the_owner,
     own_commits_wake_only_readers,
     a_command_is_consumed_with_its_answer,
+    a_pool_never_has_more_holders_than_places,
+    a_place_that_is_given_back_can_be_taken_in_the_same_group,
+    who_waits_longest_is_first_in_a_pool,
     nothing_is_asked_of_what_has_ended,
     cached_results_expire,
     an_owner_finds_its_open_executions_whole,

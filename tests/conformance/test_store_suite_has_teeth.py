@@ -108,6 +108,22 @@ WRONG: Mapping[str, tuple[Callable[[], Parts], set[str]]] = {
         lambda: Parts(changes=ForgetsWhatConsumedCommands),
         {"a_command_is_consumed_with_its_answer"},
     ),
+    "gives out more places than there are": (
+        lambda: Parts(sql=_without("take_place", "< ?4", "< ?4 + 1")),
+        {"a_pool_never_has_more_holders_than_places"},
+    ),
+    "counts who waits as a holder": (
+        lambda: Parts(sql=_without("take_place", "AND queued IS NULL) <", ") <")),
+        {"who_waits_longest_is_first_in_a_pool"},
+    ),
+    "forgets the order of a queue": (
+        lambda: Parts(sql=_without("queue_of_pool", "claims.queued, claims.execution", "claims.execution")),
+        {"who_waits_longest_is_first_in_a_pool"},
+    ),
+    "keeps places that were given back": (
+        lambda: Parts(sql=_without("free_place", "AND path = ?3", "AND path = ?3 || '?'")),
+        {"a_place_that_is_given_back_can_be_taken_in_the_same_group"},
+    ),
     "refuses the whole group": (
         lambda: Parts(changes=RefusesTheWholeGroup),
         {"a_wrong_precondition_is_refused_alone", "one_start_per_idempotency_key"},

@@ -12,7 +12,7 @@ from e2e.embedded import Plane, plane, statuses, step_of
 from flexcore.control.verify import verify_executions
 from flexcore.model.errors import AlreadyExists, InvalidRequest, NotFound
 from flexcore.model.ids import ExecutionId
-from flexcore.model.requests import Bundle, StartRequest
+from flexcore.model.requests import Bundle, RetryRequest, StartRequest
 from flexcore.model.values import canonical, digest
 
 SHELL = "name: shell\nsteps: [{id: run, type: bash, with: {file: say.sh}}]"
@@ -69,7 +69,7 @@ async def test_a_retry_runs_the_code_that_was_deployed(here: Plane) -> None:
     await here.finish(before)
     (here.folder / "say.sh").write_text("echo other\n")
 
-    again = await here.installation.control_plane.retry(before)
+    again = await here.installation.control_plane.retry(RetryRequest(id=before))
 
     assert (await here.finish(again.id))["status"] == "failed"
 
@@ -205,7 +205,7 @@ steps:
 """)
     assert before["status"] == "failed"
 
-    again = await here.installation.control_plane.retry(ExecutionId(before["id"]))
+    again = await here.installation.control_plane.retry(RetryRequest(id=ExecutionId(before["id"])))
     after = await here.finish(again.id)
 
     assert list(statuses(after)) == list(statuses(before))
@@ -218,7 +218,7 @@ async def test_a_retry_keeps_the_time_limit_of_the_request(here: Plane) -> None:
     before = await here.execute(text, timeout=timedelta(minutes=5))
     assert before["status"] == "failed"
 
-    again = await here.installation.control_plane.retry(ExecutionId(before["id"]))
+    again = await here.installation.control_plane.retry(RetryRequest(id=ExecutionId(before["id"])))
     await here.finish(again.id)
 
     header = (await here.installation.store.reader.execution(again.id)).state.header

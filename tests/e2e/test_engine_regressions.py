@@ -207,3 +207,64 @@ async def _until_ending(here: Plane, id: str, path: str) -> None:
     async with asyncio.timeout(10):
         while (live := here.installation.engine.live.get(id)) and live.state.steps[path].ending is None:
             await asyncio.sleep(0.01)
+
+
+async def test_what_failed_in_a_tolerant_branch_or_iteration_is_the_error_after_it(here: Plane) -> None:
+    document = await here.execute("""
+name: tolerant
+steps:
+  - id: both
+    type: parallel
+    branches:
+      - {id: left, steps: [{id: l, type: transform, with: {value: 1}}]}
+      - {id: right, on_error: continue, steps: [{id: r, type: function, with: {name: "tasks:fail"}}]}
+  - {id: first, type: transform, with: {value: "${{ error.step }}"}}
+  - id: each
+    type: foreach
+    items: "${{ [1, 2] }}"
+    on_error: continue
+    steps:
+      - {id: even, type: transform, if: "${{ iter.value === 2 }}", with: {value: fine}}
+      - {id: odd, type: function, if: "${{ iter.value === 1 }}", with: {name: "tasks:fail", args: {message: odd}}}
+  - {id: second, type: transform, with: {value: "${{ error.message + ' ' + results.each[0].error.step }}"}}
+output: ["${{ results.first }}", "${{ results.second }}"]
+""")
+
+    assert document["output"] == ["both.right.r", "odd each[0].odd"]
+
+
+async def test_finally_runs_when_the_time_limit_of_its_try_is_over(here: Plane) -> None:
+    document = await here.execute("""
+name: late
+steps:
+  - id: risky
+    type: try
+    timeout: 200ms
+    on_error: continue
+    steps: [{id: pause, type: wait, with: {for: 1m}}, {id: never, type: transform, with: {value: 1}}]
+    catch: [{id: caught, type: transform, with: {value: 1}}]
+    finally: [{id: close, type: transform, with: {value: "${{ 'closed' }}"}}]
+  - {id: after, type: transform, with: {value: "${{ results.close + ' after ' + error.class }}"}}
+""")
+
+    assert document["output"] == "closed after timeout"
+    assert "risky.catch.caught" not in statuses(document)
+
+
+async def test_a_step_that_still_has_no_runtime_is_no_news(here: Plane) -> None:
+    engine = here.installation.engine
+    down = Verdict(runtime="local", infeasible=(Infeasibility(ReasonCode.UNHEALTHY, "down"),))
+    nowhere = Placement(chosen=None, source="none", verdicts=(down,))
+    answers, real = iter([nowhere] * 5), engine.parts.place
+    engine.parts = replace(
+        engine.parts,
+        place=lambda view: next(answers, None) or real(view),
+        limits=replace(engine.parts.limits, unplaced_interval=timedelta(milliseconds=20)),
+    )
+
+    id = await here.start("name: w\nsteps: [{id: a, type: function, with: {name: 'tasks:double', args: {n: 4}}}]")
+
+    assert (await here.finish(id))["status"] == "succeeded"
+    entries = (await here.installation.control_plane.history(id)).items
+    assert [each["type"] for each in entries].count("StepUnplaced") == 1
+    assert next(answers, None) is None

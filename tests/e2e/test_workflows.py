@@ -7,7 +7,7 @@ from e2e.embedded import Plane, plane, statuses, step_of
 
 from flexcore.control.verify import verify_executions
 from flexcore.model.errors import AlreadyExists, InvalidInput, NoFeasibleRuntime
-from flexcore.model.requests import StartRequest
+from flexcore.model.requests import RetryRequest, StartRequest
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ steps:
     document = await here.installation.control_plane.execution(id)
     assert document["status"] == "suspended"
     assert step_of(document, "pause")["waiting_for"].startswith("time: until ")
-    assert step_of(document, "after")["waiting_for"] == "step 'pause'"
+    assert step_of(document, "after")["waiting_for"] == "step 'pause' to end"
     assert (await here.finish(id))["output"] == "done"
 
 
@@ -328,11 +328,13 @@ steps:
     assert first["status"] == "failed"
     (tmp_path / "fixed").touch()
 
-    retried = await here.finish((await here.installation.control_plane.retry(first["id"])).id)
+    retried = await here.finish((await here.installation.control_plane.retry(RetryRequest(id=first["id"]))).id)
 
     assert (retried["status"], retried["output"], retried["forked_from"]) == ("succeeded", 3, first["id"])
     assert (tmp_path / "log").read_text().split() == ["one", "two", "two"]
-    forked = await here.finish((await here.installation.control_plane.retry(retried["id"], "two")).id)
+    forked = await here.finish(
+        (await here.installation.control_plane.retry(RetryRequest(id=retried["id"], from_step="two"))).id
+    )
     assert (tmp_path / "log").read_text().split() == ["one", "two", "two", "two"]
     assert step_of(forked, "one")["cached"]
 

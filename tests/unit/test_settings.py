@@ -61,6 +61,22 @@ def test_units_are_read(tmp_path: Path) -> None:
     assert settings.policy.grace == timedelta(seconds=90)
 
 
+def test_limits_by_tag_and_by_runtime_are_read_from_the_file_and_the_environment(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, "limits: {tags: {gpu: 2, big: 1}}\nruntimes: {local: {concurrency: 4}}\n")
+    by_environment = load(tmp_path, environ={"FLEXCORE_LIMITS__TAGS": '{"gpu": 3}'}).settings
+
+    assert dict(settings.limits.tags) == {"gpu": 2, "big": 1}
+    assert settings.runtimes["local"].concurrency == 4
+    assert settings.runtimes["local"].options == {}
+    assert dict(by_environment.limits.tags) == {"gpu": 3}
+
+
+@pytest.mark.parametrize("tags", ["{gpu: 0}", "3", "{gpu: many}"])
+def test_a_limit_by_tag_is_a_whole_number(tmp_path: Path, tags: str) -> None:
+    with pytest.raises(InvalidSettings, match=r"limits\.tags"):
+        loaded(tmp_path, f"limits: {{tags: {tags}}}\n")
+
+
 def test_a_runtime_is_added_and_its_options_are_passed_on(tmp_path: Path) -> None:
     text = "runtimes:\n  ray: {address: 'http://x', auth: {token: t}}\n  local: {enabled: false}\n  bare: {}\n"
 

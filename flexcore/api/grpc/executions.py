@@ -15,7 +15,7 @@ from flexcore.common.values import json_message, timestamp
 from flexcore.model.errors import InvalidRequest, Unavailable
 from flexcore.model.ids import ExecutionId
 from flexcore.model.lifecycle import ExecutionStatus
-from flexcore.model.requests import ControlPlaneApi, ExecutionQuery, StartRequest, WatchEvent
+from flexcore.model.requests import ControlPlaneApi, ExecutionQuery, RetryRequest, StartRequest, WatchEvent
 
 _IDLE = timedelta(minutes=1)
 _DEFAULT_LIMIT = 50
@@ -86,7 +86,15 @@ class ExecutionEntrance(ExecutionServiceServicer):
 
     async def RetryExecution(self, request: pb.RetryExecutionRequest, context: Context) -> pb.RetryExecutionResponse:
         """Start a linked execution."""
-        started = await self._control_plane.retry(ExecutionId(request.id), optional(request, "from_step"))
+        wanted = RetryRequest(
+            id=ExecutionId(request.id),
+            from_step=optional(request, "from_step"),
+            everything=request.everything,
+            newest=request.newest,
+            results={path: json_in(value) for path, value in request.results.items()},
+            reason=request.reason,
+        )
+        started = await self._control_plane.retry(wanted)
         return pb.RetryExecutionResponse(id=started.id, existing=started.existing)
 
     async def ResumeExecutions(
@@ -122,7 +130,11 @@ def _query(request: pb.ListExecutionsRequest) -> ExecutionQuery:
         workflow=optional(request, "workflow"),
         status=_status(request.status),
         since=moment_in(request, "since"),
+        until=moment_in(request, "until"),
         unfinished=request.unfinished,
+        labels=dict(request.labels),
+        search=optional(request, "search"),
+        failed_step=optional(request, "failed_step"),
         limit=request.limit or _DEFAULT_LIMIT,
         cursor=optional(request, "cursor"),
     )

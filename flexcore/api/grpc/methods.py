@@ -7,9 +7,13 @@ from flexcore.api.permissions import Permission
 _WORKFLOWS: Mapping[str, Permission] = {
     "ValidateWorkflow": Permission.WORKFLOW_READ,
     "DeployWorkflow": Permission.WORKFLOW_WRITE,
+    "DiffWorkflow": Permission.WORKFLOW_READ,
     "PlanWorkflow": Permission.WORKFLOW_READ,
     "ListWorkflows": Permission.WORKFLOW_READ,
     "GetWorkflow": Permission.WORKFLOW_READ,
+    "PinWorkflow": Permission.WORKFLOW_WRITE,
+    "UnpinWorkflow": Permission.WORKFLOW_WRITE,
+    "RollbackWorkflow": Permission.WORKFLOW_WRITE,
     "DeleteWorkflow": Permission.WORKFLOW_WRITE,
 }
 _EXECUTIONS: Mapping[str, Permission] = {
@@ -29,6 +33,10 @@ _RUNTIMES: Mapping[str, Permission] = {
     "GetRuntime": Permission.RUNTIME_READ,
     "ExecuteTask": Permission.EXECUTION_START,
 }
+_OPERATION: Mapping[str, Permission] = {
+    "Collect": Permission.STORE_WRITE,
+    "ListAudit": Permission.AUDIT_READ,
+}
 _HEALTH: Mapping[str, Permission] = {"Check": Permission.OPEN, "Watch": Permission.OPEN, "List": Permission.OPEN}
 _REFLECTION: Mapping[str, Permission] = {"ServerReflectionInfo": Permission.SERVER_READ}
 
@@ -36,6 +44,7 @@ SERVICES: Mapping[str, Mapping[str, Permission]] = {
     "flexcore.api.v1.WorkflowService": _WORKFLOWS,
     "flexcore.api.v1.ExecutionService": _EXECUTIONS,
     "flexcore.api.v1.RuntimeService": _RUNTIMES,
+    "flexcore.api.v1.OperationService": _OPERATION,
     "grpc.health.v1.Health": _HEALTH,
     "grpc.reflection.v1alpha.ServerReflection": _REFLECTION,
 }

@@ -1,6 +1,6 @@
 """Reading requests: what a caller may have got wrong becomes InvalidRequest here."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
@@ -12,7 +12,7 @@ from flexcore.api.v1 import workflow_pb2
 from flexcore.common.v1.json_pb2 import Json
 from flexcore.common.values import json_value, moment
 from flexcore.model.errors import InvalidRequest
-from flexcore.model.requests import Bundle
+from flexcore.model.requests import Bundle, Collectable
 from flexcore.model.values import JSON
 
 DEFAULT_WORKSPACE = "default"
@@ -50,6 +50,14 @@ def span_in(request: Message, name: str) -> timedelta | None:
         return message.ToTimedelta()
     except (ValueError, OverflowError) as error:
         raise InvalidRequest(f"{name} is out of range") from error
+
+
+def kinds_in(names: Iterable[str]) -> frozenset[Collectable]:
+    """Read kinds of what can be collected."""
+    try:
+        return frozenset(Collectable(each) for each in names)
+    except ValueError as error:
+        raise InvalidRequest(f"no such kind: {error}", hint=f"there are {', '.join(Collectable)}") from error
 
 
 def moment_in(request: Message, name: str) -> datetime | None:

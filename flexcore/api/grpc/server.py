@@ -1,4 +1,4 @@
-"""The gRPC server: our three services, health and reflection, behind the token."""
+"""The gRPC server: our services, health and reflection, behind the token."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -12,10 +12,12 @@ from flexcore.api.grpc.executions import ExecutionEntrance
 from flexcore.api.grpc.health import HealthEntrance
 from flexcore.api.grpc.interceptors import ErrorInterceptor, TokenInterceptor
 from flexcore.api.grpc.methods import METHODS, SERVICES
+from flexcore.api.grpc.operation import OperationEntrance
 from flexcore.api.grpc.runtimes import RuntimeEntrance
 from flexcore.api.grpc.workflows import WorkflowEntrance
 from flexcore.api.permissions import require_declared
 from flexcore.api.v1.execution_pb2_grpc import add_ExecutionServiceServicer_to_server
+from flexcore.api.v1.operation_pb2_grpc import add_OperationServiceServicer_to_server
 from flexcore.api.v1.runtime_pb2_grpc import add_RuntimeServiceServicer_to_server
 from flexcore.api.v1.workflow_pb2_grpc import add_WorkflowServiceServicer_to_server
 from flexcore.common.errors import METADATA_LIMIT_BYTES
@@ -45,6 +47,7 @@ def build_grpc_server(
     add_WorkflowServiceServicer_to_server(WorkflowEntrance(control_plane), server)
     add_ExecutionServiceServicer_to_server(ExecutionEntrance(control_plane, stopping), server)
     add_RuntimeServiceServicer_to_server(RuntimeEntrance(control_plane), server)
+    add_OperationServiceServicer_to_server(OperationEntrance(control_plane), server)
     health_pb2_grpc.add_HealthServicer_to_server(HealthEntrance(SERVICES, ready, stopping), server)
     reflection.enable_server_reflection(list(SERVICES), server)
     return server

@@ -30,6 +30,13 @@ class WorkflowEntrance(WorkflowServiceServicer):
         fill(response.workflow, document)
         return response
 
+    async def DiffWorkflow(self, request: pb.DiffWorkflowRequest, context: Context) -> pb.DiffWorkflowResponse:
+        """Say what deploying would change."""
+        workspace = request.workspace or DEFAULT_WORKSPACE
+        response = pb.DiffWorkflowResponse()
+        fill(response.difference, await self._control_plane.diff(bundle_in(request.bundle), workspace))
+        return response
+
     async def PlanWorkflow(self, request: pb.PlanWorkflowRequest, context: Context) -> pb.PlanWorkflowResponse:
         """Say where each step would go."""
         version, runtime = optional(request, "version"), optional(request, "runtime")
@@ -54,6 +61,29 @@ class WorkflowEntrance(WorkflowServiceServicer):
         document = await self._control_plane.workflow(request.name, optional(request, "version"), workspace)
         response = pb.GetWorkflowResponse()
         fill(response.workflow, document)
+        return response
+
+    async def PinWorkflow(self, request: pb.PinWorkflowRequest, context: Context) -> pb.PinWorkflowResponse:
+        """Have new executions take one version."""
+        workspace = request.workspace or DEFAULT_WORKSPACE
+        response = pb.PinWorkflowResponse()
+        fill(response.standing, await self._control_plane.pin(request.name, request.version, workspace))
+        return response
+
+    async def UnpinWorkflow(self, request: pb.UnpinWorkflowRequest, context: Context) -> pb.UnpinWorkflowResponse:
+        """Have new executions take the current version again."""
+        response = pb.UnpinWorkflowResponse()
+        workspace = request.workspace or DEFAULT_WORKSPACE
+        fill(response.standing, await self._control_plane.unpin(request.name, workspace))
+        return response
+
+    async def RollbackWorkflow(
+        self, request: pb.RollbackWorkflowRequest, context: Context
+    ) -> pb.RollbackWorkflowResponse:
+        """Make an older version the current one."""
+        workspace, version = request.workspace or DEFAULT_WORKSPACE, optional(request, "version")
+        response = pb.RollbackWorkflowResponse()
+        fill(response.standing, await self._control_plane.rollback(request.name, version, workspace))
         return response
 
     async def DeleteWorkflow(self, request: pb.DeleteWorkflowRequest, context: Context) -> pb.DeleteWorkflowResponse:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from fastapi import Request
@@ -51,6 +51,26 @@ class PlanBody(Body):
     runtime: str | None = None
 
 
+class VersionBody(Body):
+    """Which version."""
+
+    version: str
+
+
+class RollbackBody(Body):
+    """To which version; without one, to the one before."""
+
+    version: str | None = None
+
+
+class CollectBody(Body):
+    """What to remove."""
+
+    kinds: list[Literal["executions", "versions", "cache", "keys", "logs", "artifacts", "audit"]] = []
+    older_than: Span | None = None
+    dry_run: bool = False
+
+
 class StartBody(Body):
     """How to start an execution."""
 
@@ -76,9 +96,13 @@ class CancelBody(Body):
 
 
 class RetryBody(Body):
-    """From where."""
+    """From where, and what is not run again."""
 
     from_step: str | None = None
+    everything: bool = False
+    newest: bool = False
+    results: dict[str, Any] = {}
+    reason: str = ""
 
 
 class ExplainBody(Body):

@@ -10,7 +10,7 @@ from flexcore.api.http.bodies import CancelBody, ExplainBody, RetryBody, StartBo
 from flexcore.api.http.endpoints import Plane, Server, Wait, Workspace, acknowledged, answer, listed
 from flexcore.model.ids import ExecutionId
 from flexcore.model.lifecycle import ExecutionStatus
-from flexcore.model.requests import ExecutionQuery, LogPage, StartRequest
+from flexcore.model.requests import ExecutionQuery, LogPage, RetryRequest, StartRequest, labels_in
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
 After = Annotated[int, Query(ge=0, description="Only history entries with a higher number.")]
@@ -40,7 +40,11 @@ async def list_some(
     workflow: str | None = None,
     status: ExecutionStatus | None = None,
     since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
     unfinished: bool = False,
+    label: Annotated[list[str] | None, Query(description="key=value; all of them have to be there")] = None,
+    search: str | None = None,
+    failed_step: str | None = None,
     limit: Limit = 50,
     cursor: str | None = None,
     workspace: Workspace = "default",
@@ -51,7 +55,11 @@ async def list_some(
         workflow=workflow,
         status=status,
         since=_utc(since),
+        until=_utc(until),
         unfinished=unfinished,
+        labels=labels_in(label or ()),
+        search=search,
+        failed_step=failed_step,
         limit=limit,
         cursor=cursor,
     )
@@ -88,7 +96,8 @@ async def cancel(request: Request, plane: Plane, id: str) -> Response:
 async def retry(request: Request, server: Server, id: str, wait: Wait = None) -> Response:
     """Start a new, linked execution that reuses the results above a step."""
     body = await read(request, RetryBody)
-    return await acknowledged(server, await server.control_plane.retry(ExecutionId(id), body.from_step), wait)
+    wanted = RetryRequest(id=ExecutionId(id), **body.model_dump())
+    return await acknowledged(server, await server.control_plane.retry(wanted), wait)
 
 
 async def resume(plane: Plane) -> Response:

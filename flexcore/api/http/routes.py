@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from fastapi import Response
 from pydantic import BaseModel
 
-from flexcore.api.http import executions, operation, runtimes, workflows
+from flexcore.api.http import executions, operation, runtimes, upkeep, workflows
 from flexcore.api.http.bodies import (
     CancelBody,
+    CollectBody,
     ExplainBody,
     PlanBody,
     RetryBody,
+    RollbackBody,
     StartBody,
     TaskBody,
     UploadBody,
+    VersionBody,
 )
 from flexcore.api.http.endpoints import PREFIX
 from flexcore.api.http.stream import stream
@@ -49,11 +52,15 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/metrics", Permission.SERVER_READ, operation.metrics),
     Route("GET", "/openapi.json", Permission.SERVER_READ, operation.openapi),
     Route("POST", f"{_W}:validate", Permission.WORKFLOW_READ, workflows.validate, UploadBody, yaml=True),
+    Route("POST", f"{_W}:diff", Permission.WORKFLOW_READ, workflows.diff, UploadBody, yaml=True),
     Route("POST", f"{_W}:plan", Permission.WORKFLOW_READ, workflows.plan, PlanBody),
     Route("GET", _W, Permission.WORKFLOW_READ, workflows.list_all),
     Route("GET", f"{_W}/{{name}}", Permission.WORKFLOW_READ, workflows.get),
     Route("PUT", f"{_W}/{{name}}", Permission.WORKFLOW_WRITE, workflows.deploy, UploadBody, yaml=True),
     Route("DELETE", f"{_W}/{{name}}", Permission.WORKFLOW_WRITE, workflows.delete),
+    Route("POST", f"{_W}/{{name}}:pin", Permission.WORKFLOW_WRITE, workflows.pin, VersionBody),
+    Route("POST", f"{_W}/{{name}}:unpin", Permission.WORKFLOW_WRITE, workflows.unpin),
+    Route("POST", f"{_W}/{{name}}:rollback", Permission.WORKFLOW_WRITE, workflows.rollback, RollbackBody),
     Route("POST", f"{_W}/{{name}}/executions", Permission.EXECUTION_START, executions.start, StartBody),
     Route("GET", _E, Permission.EXECUTION_READ, executions.list_some),
     Route("POST", f"{_E}:resume", Permission.EXECUTION_CONTROL, executions.resume),
@@ -68,5 +75,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", _R, Permission.RUNTIME_READ, runtimes.list_all),
     Route("GET", f"{_R}/{{name}}", Permission.RUNTIME_READ, runtimes.get),
     Route("POST", f"{_R}/{{name}}:execute", Permission.EXECUTION_START, runtimes.execute, TaskBody),
+    Route("POST", f"{PREFIX}/store:collect", Permission.STORE_WRITE, upkeep.collect, CollectBody),
+    Route("GET", f"{PREFIX}/audit", Permission.AUDIT_READ, upkeep.audit),
 )
 OPEN_PATHS = frozenset(each.path for each in ROUTES if each.permission is Permission.OPEN)

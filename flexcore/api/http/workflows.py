@@ -2,7 +2,7 @@
 
 from fastapi import Request, Response
 
-from flexcore.api.http.bodies import PlanBody, read, read_upload, require_name
+from flexcore.api.http.bodies import PlanBody, RollbackBody, VersionBody, read, read_upload, require_name
 from flexcore.api.http.endpoints import Plane, Workspace, answer, listed
 from flexcore.api.http.problems import diagnostic_document
 from flexcore.model.requests import Page
@@ -20,6 +20,28 @@ async def deploy(request: Request, plane: Plane, name: str, workspace: Workspace
     require_name(bundle, name)
     document = await plane.deploy(bundle, workspace)
     return answer(document, 201 if document.get("created") else 200)
+
+
+async def diff(request: Request, plane: Plane, workspace: Workspace = "default") -> Response:
+    """Say what deploying would change, without storing anything."""
+    return answer(await plane.diff(await read_upload(request), workspace))
+
+
+async def pin(request: Request, plane: Plane, name: str, workspace: Workspace = "default") -> Response:
+    """Have new executions take one version, whatever is deployed."""
+    body = await read(request, VersionBody)
+    return answer(await plane.pin(name, body.version, workspace))
+
+
+async def unpin(plane: Plane, name: str, workspace: Workspace = "default") -> Response:
+    """Have new executions take the current version again."""
+    return answer(await plane.unpin(name, workspace))
+
+
+async def rollback(request: Request, plane: Plane, name: str, workspace: Workspace = "default") -> Response:
+    """Make an older version the current one."""
+    body = await read(request, RollbackBody)
+    return answer(await plane.rollback(name, body.version, workspace))
 
 
 async def plan(request: Request, plane: Plane, workspace: Workspace = "default") -> Response:

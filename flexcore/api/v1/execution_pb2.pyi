@@ -902,6 +902,26 @@ class ListExecutionsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     WORKSPACE_FIELD_NUMBER: _builtins.int
     WORKFLOW_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
@@ -909,6 +929,10 @@ class ListExecutionsRequest(_message.Message):
     UNFINISHED_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    FAILED_STEP_FIELD_NUMBER: _builtins.int
     workspace: _builtins.str
     """Where. Empty means `default`."""
     workflow: _builtins.str
@@ -921,9 +945,21 @@ class ListExecutionsRequest(_message.Message):
     """At most so many; 0 means 50."""
     cursor: _builtins.str
     """Where to go on: the `next` of an earlier answer."""
+    search: _builtins.str
+    """Only executions with this text in their id, workflow or error."""
+    failed_step: _builtins.str
+    """Only executions in which the step of this path failed."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Only executions accepted at this time or later."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Only executions accepted before this time."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only executions that carry all of these labels."""
 
     def __init__(
         self,
@@ -935,19 +971,31 @@ class ListExecutionsRequest(_message.Message):
         unfinished: _builtins.bool = ...,
         limit: _builtins.int = ...,
         cursor: _builtins.str | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        search: _builtins.str | None = ...,
+        failed_step: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_status", b"_status", "_workflow", b"_workflow", "cursor", b"cursor", "since", b"since", "status", b"status", "workflow", b"workflow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_failed_step", b"_failed_step", "_search", b"_search", "_status", b"_status", "_workflow", b"_workflow", "cursor", b"cursor", "failed_step", b"failed_step", "search", b"search", "since", b"since", "status", b"status", "until", b"until", "workflow", b"workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_status", b"_status", "_workflow", b"_workflow", "cursor", b"cursor", "limit", b"limit", "since", b"since", "status", b"status", "unfinished", b"unfinished", "workflow", b"workflow", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_failed_step", b"_failed_step", "_search", b"_search", "_status", b"_status", "_workflow", b"_workflow", "cursor", b"cursor", "failed_step", b"failed_step", "labels", b"labels", "limit", b"limit", "search", b"search", "since", b"since", "status", b"status", "unfinished", b"unfinished", "until", b"until", "workflow", b"workflow", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cursor: _TypeAlias = _typing.Literal["cursor"]  # noqa: Y015
     _WhichOneofArgType__cursor: _TypeAlias = _typing.Literal["_cursor", b"_cursor"]  # noqa: Y015
+    _WhichOneofReturnType__failed_step: _TypeAlias = _typing.Literal["failed_step"]  # noqa: Y015
+    _WhichOneofArgType__failed_step: _TypeAlias = _typing.Literal["_failed_step", b"_failed_step"]  # noqa: Y015
+    _WhichOneofReturnType__search: _TypeAlias = _typing.Literal["search"]  # noqa: Y015
+    _WhichOneofArgType__search: _TypeAlias = _typing.Literal["_search", b"_search"]  # noqa: Y015
     _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
     _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
     _WhichOneofReturnType__workflow: _TypeAlias = _typing.Literal["workflow"]  # noqa: Y015
     _WhichOneofArgType__workflow: _TypeAlias = _typing.Literal["_workflow", b"_workflow"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cursor) -> _WhichOneofReturnType__cursor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failed_step) -> _WhichOneofReturnType__failed_step | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__search) -> _WhichOneofReturnType__search | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
     @_typing.overload
@@ -1235,25 +1283,64 @@ class RetryExecutionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ResultsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _json_pb2.Json: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _json_pb2.Json | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     FROM_STEP_FIELD_NUMBER: _builtins.int
+    EVERYTHING_FIELD_NUMBER: _builtins.int
+    NEWEST_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names this request in logs and errors; the caller's choice."""
     id: _builtins.str
     """The execution's id."""
     from_step: _builtins.str
     """The first step to run again. Unset means the first that failed."""
+    everything: _builtins.bool
+    """Run all steps again; no result is used again."""
+    newest: _builtins.bool
+    """Take the version that new executions take. Goes with `everything` only."""
+    reason: _builtins.str
+    """Why results are given by hand."""
+    @_builtins.property
+    def results(self) -> _containers.MessageMap[_builtins.str, _json_pb2.Json]:
+        """Results given by hand for steps that failed, by the step's path."""
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         id: _builtins.str = ...,
         from_step: _builtins.str | None = ...,
+        everything: _builtins.bool = ...,
+        newest: _builtins.bool = ...,
+        results: _abc.Mapping[_builtins.str, _json_pb2.Json] | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_from_step", b"_from_step", "from_step", b"from_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_step", b"_from_step", "from_step", b"from_step", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_step", b"_from_step", "everything", b"everything", "from_step", b"from_step", "id", b"id", "newest", b"newest", "reason", b"reason", "request_id", b"request_id", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__from_step: _TypeAlias = _typing.Literal["from_step"]  # noqa: Y015
     _WhichOneofArgType__from_step: _TypeAlias = _typing.Literal["_from_step", b"_from_step"]  # noqa: Y015

@@ -83,6 +83,7 @@ class DeployedWorkflow(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The workflow's name."""
@@ -90,6 +91,8 @@ class DeployedWorkflow(_message.Message):
     """The version: a hash of the content."""
     created: _builtins.bool
     """Whether this call made it; false when the same content was there already."""
+    pinned: _builtins.str
+    """The version that new executions take instead, when the workflow is pinned."""
     @_builtins.property
     def extra(self) -> _json_pb2.Json:
         """Further keys of the document: a JSON object."""
@@ -100,15 +103,159 @@ class DeployedWorkflow(_message.Message):
         name: _builtins.str = ...,
         version: _builtins.str = ...,
         created: _builtins.bool = ...,
+        pinned: _builtins.str | None = ...,
+        extra: _json_pb2.Json | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pinned", b"_pinned", "extra", b"extra", "pinned", b"pinned"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pinned", b"_pinned", "created", b"created", "extra", b"extra", "name", b"name", "pinned", b"pinned", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pinned: _TypeAlias = _typing.Literal["pinned"]  # noqa: Y015
+    _WhichOneofArgType__pinned: _TypeAlias = _typing.Literal["_pinned", b"_pinned"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pinned) -> _WhichOneofReturnType__pinned | None: ...
+
+Global___DeployedWorkflow: _TypeAlias = DeployedWorkflow  # noqa: Y015
+
+@_typing.final
+class WorkflowDifference(_message.Message):
+    """What deploying would change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    EXTRA_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workflow's name."""
+    version: _builtins.str
+    """The version that would be stored."""
+    change: _builtins.str
+    """What it is beside the current version: `new`, `changed` or `unchanged`."""
+    current: _builtins.str
+    """The current version; unset for a new workflow."""
+    pinned: _builtins.str
+    """The version that new executions take instead, when the workflow is pinned."""
+    text: _builtins.str
+    """A unified diff of the workflow file; empty for a new workflow, or when only other files have changed."""
+    @_builtins.property
+    def files(self) -> Global___ChangedFiles:
+        """The other files."""
+
+    @_builtins.property
+    def extra(self) -> _json_pb2.Json:
+        """Further keys of the document: a JSON object."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+        change: _builtins.str = ...,
+        current: _builtins.str | None = ...,
+        pinned: _builtins.str | None = ...,
+        text: _builtins.str = ...,
+        files: Global___ChangedFiles | None = ...,
+        extra: _json_pb2.Json | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_current", b"_current", "_pinned", b"_pinned", "current", b"current", "extra", b"extra", "files", b"files", "pinned", b"pinned"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_current", b"_current", "_pinned", b"_pinned", "change", b"change", "current", b"current", "extra", b"extra", "files", b"files", "name", b"name", "pinned", b"pinned", "text", b"text", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__current: _TypeAlias = _typing.Literal["current"]  # noqa: Y015
+    _WhichOneofArgType__current: _TypeAlias = _typing.Literal["_current", b"_current"]  # noqa: Y015
+    _WhichOneofReturnType__pinned: _TypeAlias = _typing.Literal["pinned"]  # noqa: Y015
+    _WhichOneofArgType__pinned: _TypeAlias = _typing.Literal["_pinned", b"_pinned"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__current) -> _WhichOneofReturnType__current | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pinned) -> _WhichOneofReturnType__pinned | None: ...
+
+Global___WorkflowDifference: _TypeAlias = WorkflowDifference  # noqa: Y015
+
+@_typing.final
+class ChangedFiles(_message.Message):
+    """Paths of files, by what would happen to them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    EXTRA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def added(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Not there before."""
+
+    @_builtins.property
+    def changed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """There before, with another content."""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Not there any more."""
+
+    @_builtins.property
+    def extra(self) -> _json_pb2.Json:
+        """Further keys of the document: a JSON object."""
+
+    def __init__(
+        self,
+        *,
+        added: _abc.Iterable[_builtins.str] | None = ...,
+        changed: _abc.Iterable[_builtins.str] | None = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
         extra: _json_pb2.Json | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["extra", b"extra"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "extra", b"extra", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "changed", b"changed", "extra", b"extra", "removed", b"removed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DeployedWorkflow: _TypeAlias = DeployedWorkflow  # noqa: Y015
+Global___ChangedFiles: _TypeAlias = ChangedFiles  # noqa: Y015
+
+@_typing.final
+class WorkflowStanding(_message.Message):
+    """Which version of a workflow is in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    EXTRA_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The workflow's name."""
+    current: _builtins.str
+    """The current version: deployed last, or gone back to."""
+    pinned: _builtins.str
+    """The version that new executions take instead, when the workflow is pinned."""
+    @_builtins.property
+    def extra(self) -> _json_pb2.Json:
+        """Further keys of the document: a JSON object."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        current: _builtins.str = ...,
+        pinned: _builtins.str | None = ...,
+        extra: _json_pb2.Json | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pinned", b"_pinned", "extra", b"extra", "pinned", b"pinned"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pinned", b"_pinned", "current", b"current", "extra", b"extra", "name", b"name", "pinned", b"pinned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pinned: _TypeAlias = _typing.Literal["pinned"]  # noqa: Y015
+    _WhichOneofArgType__pinned: _TypeAlias = _typing.Literal["_pinned", b"_pinned"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pinned) -> _WhichOneofReturnType__pinned | None: ...
+
+Global___WorkflowStanding: _TypeAlias = WorkflowStanding  # noqa: Y015
 
 @_typing.final
 class PlannedStep(_message.Message):
@@ -207,7 +354,7 @@ class WorkflowSummary(_message.Message):
     name: _builtins.str
     """The workflow's name."""
     version: _builtins.str
-    """Its newest version."""
+    """The version that new executions take."""
     description: _builtins.str
     """What it is for, in its author's words."""
     @_builtins.property
@@ -250,12 +397,21 @@ class WorkflowVersion(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    DEPLOYED_BY_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version."""
+    deployed_by: _builtins.str
+    """Who deployed it last; unset when nobody wrote it down."""
+    current: _builtins.bool
+    """Whether it is the current one."""
+    pinned: _builtins.bool
+    """Whether the workflow is pinned to it."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was stored."""
+        """When it was deployed last."""
 
     @_builtins.property
     def extra(self) -> _json_pb2.Json:
@@ -266,13 +422,18 @@ class WorkflowVersion(_message.Message):
         *,
         version: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        deployed_by: _builtins.str | None = ...,
+        current: _builtins.bool = ...,
+        pinned: _builtins.bool = ...,
         extra: _json_pb2.Json | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "extra", b"extra"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deployed_by", b"_deployed_by", "created_at", b"created_at", "deployed_by", b"deployed_by", "extra", b"extra"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "extra", b"extra", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deployed_by", b"_deployed_by", "created_at", b"created_at", "current", b"current", "deployed_by", b"deployed_by", "extra", b"extra", "pinned", b"pinned", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__deployed_by: _TypeAlias = _typing.Literal["deployed_by"]  # noqa: Y015
+    _WhichOneofArgType__deployed_by: _TypeAlias = _typing.Literal["_deployed_by", b"_deployed_by"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deployed_by) -> _WhichOneofReturnType__deployed_by | None: ...
 
 Global___WorkflowVersion: _TypeAlias = WorkflowVersion  # noqa: Y015
 
@@ -291,15 +452,18 @@ class WorkflowDefinition(_message.Message):
     INPUTS_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The workflow's name."""
     version: _builtins.str
-    """The version that was asked for, or the newest."""
+    """The version that was asked for, or the one that new executions take."""
     description: _builtins.str
     """What it is for, in its author's words."""
     text: _builtins.str
     """The workflow file's text."""
+    pinned: _builtins.str
+    """The version that new executions take, when the workflow is pinned."""
     @_builtins.property
     def runtimes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The runtimes that its steps name or would go to."""
@@ -318,7 +482,7 @@ class WorkflowDefinition(_message.Message):
 
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowVersion]:
-        """Every version, the newest first."""
+        """Every version, the one deployed last first."""
 
     @_builtins.property
     def extra(self) -> _json_pb2.Json:
@@ -336,15 +500,21 @@ class WorkflowDefinition(_message.Message):
         inputs: _json_pb2.Json | None = ...,
         files: _abc.Iterable[_builtins.str] | None = ...,
         versions: _abc.Iterable[Global___WorkflowVersion] | None = ...,
+        pinned: _builtins.str | None = ...,
         extra: _json_pb2.Json | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "created_at", b"created_at", "description", b"description", "extra", b"extra", "inputs", b"inputs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_pinned", b"_pinned", "created_at", b"created_at", "description", b"description", "extra", b"extra", "inputs", b"inputs", "pinned", b"pinned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "created_at", b"created_at", "description", b"description", "extra", b"extra", "files", b"files", "inputs", b"inputs", "name", b"name", "runtimes", b"runtimes", "text", b"text", "version", b"version", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_pinned", b"_pinned", "created_at", b"created_at", "description", b"description", "extra", b"extra", "files", b"files", "inputs", b"inputs", "name", b"name", "pinned", b"pinned", "runtimes", b"runtimes", "text", b"text", "version", b"version", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__pinned: _TypeAlias = _typing.Literal["pinned"]  # noqa: Y015
+    _WhichOneofArgType__pinned: _TypeAlias = _typing.Literal["_pinned", b"_pinned"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pinned) -> _WhichOneofReturnType__pinned | None: ...
 
 Global___WorkflowDefinition: _TypeAlias = WorkflowDefinition  # noqa: Y015
 
@@ -465,7 +635,7 @@ class PlanWorkflowRequest(_message.Message):
     workflow: _builtins.str
     """The workflow's name."""
     version: _builtins.str
-    """The version. Unset means the newest."""
+    """The version, or how it begins. Unset means the one that new executions take."""
     runtime: _builtins.str
     """Pin every step that this runtime can run to it."""
     workspace: _builtins.str
@@ -581,7 +751,7 @@ class GetWorkflowRequest(_message.Message):
     name: _builtins.str
     """The workflow's name."""
     version: _builtins.str
-    """The version. Unset means the newest."""
+    """The version, or how it begins. Unset means the one that new executions take."""
     workspace: _builtins.str
     """Where. Empty means `default`."""
     def __init__(
@@ -671,3 +841,227 @@ class DeleteWorkflowResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteWorkflowResponse: _TypeAlias = DeleteWorkflowResponse  # noqa: Y015
+
+@_typing.final
+class DiffWorkflowRequest(_message.Message):
+    """See WorkflowService.DiffWorkflow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    workspace: _builtins.str
+    """Where. Empty means `default`."""
+    @_builtins.property
+    def bundle(self) -> Global___Bundle:
+        """What would be deployed."""
+
+    def __init__(
+        self,
+        *,
+        bundle: Global___Bundle | None = ...,
+        workspace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "workspace", b"workspace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffWorkflowRequest: _TypeAlias = DiffWorkflowRequest  # noqa: Y015
+
+@_typing.final
+class DiffWorkflowResponse(_message.Message):
+    """See WorkflowService.DiffWorkflow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def difference(self) -> Global___WorkflowDifference:
+        """The difference."""
+
+    def __init__(
+        self,
+        *,
+        difference: Global___WorkflowDifference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffWorkflowResponse: _TypeAlias = DiffWorkflowResponse  # noqa: Y015
+
+@_typing.final
+class PinWorkflowRequest(_message.Message):
+    """See WorkflowService.PinWorkflow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Names this request in logs and errors; the caller's choice."""
+    name: _builtins.str
+    """The workflow's name."""
+    version: _builtins.str
+    """The version, or how it begins."""
+    workspace: _builtins.str
+    """Where. Empty means `default`."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+        workspace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "version", b"version", "workspace", b"workspace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinWorkflowRequest: _TypeAlias = PinWorkflowRequest  # noqa: Y015
+
+@_typing.final
+class PinWorkflowResponse(_message.Message):
+    """See WorkflowService.PinWorkflow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STANDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def standing(self) -> Global___WorkflowStanding:
+        """What is in force now."""
+
+    def __init__(
+        self,
+        *,
+        standing: Global___WorkflowStanding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["standing", b"standing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["standing", b"standing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinWorkflowResponse: _TypeAlias = PinWorkflowResponse  # noqa: Y015
+
+@_typing.final
+class UnpinWorkflowRequest(_message.Message):
+    """See WorkflowService.UnpinWorkflow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Names this request in logs and errors; the caller's choice."""
+    name: _builtins.str
+    """The workflow's name."""
+    workspace: _builtins.str
+    """Where. Empty means `default`."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        workspace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "workspace", b"workspace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpinWorkflowRequest: _TypeAlias = UnpinWorkflowRequest  # noqa: Y015
+
+@_typing.final
+class UnpinWorkflowResponse(_message.Message):
+    """See WorkflowService.UnpinWorkflow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STANDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def standing(self) -> Global___WorkflowStanding:
+        """What is in force now."""
+
+    def __init__(
+        self,
+        *,
+        standing: Global___WorkflowStanding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["standing", b"standing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["standing", b"standing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpinWorkflowResponse: _TypeAlias = UnpinWorkflowResponse  # noqa: Y015
+
+@_typing.final
+class RollbackWorkflowRequest(_message.Message):
+    """See WorkflowService.RollbackWorkflow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Names this request in logs and errors; the caller's choice."""
+    name: _builtins.str
+    """The workflow's name."""
+    version: _builtins.str
+    """The version, or how it begins. Unset means the one deployed before the current one."""
+    workspace: _builtins.str
+    """Where. Empty means `default`."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        version: _builtins.str | None = ...,
+        workspace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "name", b"name", "request_id", b"request_id", "version", b"version", "workspace", b"workspace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
+    _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
+
+Global___RollbackWorkflowRequest: _TypeAlias = RollbackWorkflowRequest  # noqa: Y015
+
+@_typing.final
+class RollbackWorkflowResponse(_message.Message):
+    """See WorkflowService.RollbackWorkflow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STANDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def standing(self) -> Global___WorkflowStanding:
+        """What is in force now."""
+
+    def __init__(
+        self,
+        *,
+        standing: Global___WorkflowStanding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["standing", b"standing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["standing", b"standing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackWorkflowResponse: _TypeAlias = RollbackWorkflowResponse  # noqa: Y015

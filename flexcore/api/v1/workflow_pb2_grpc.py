@@ -45,6 +45,11 @@ class WorkflowServiceStub:
                 request_serializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.DeployWorkflowRequest.SerializeToString,
                 response_deserializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.DeployWorkflowResponse.FromString,
                 _registered_method=True)
+        self.DiffWorkflow = channel.unary_unary(
+                '/flexcore.api.v1.WorkflowService/DiffWorkflow',
+                request_serializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.DiffWorkflowRequest.SerializeToString,
+                response_deserializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.DiffWorkflowResponse.FromString,
+                _registered_method=True)
         self.PlanWorkflow = channel.unary_unary(
                 '/flexcore.api.v1.WorkflowService/PlanWorkflow',
                 request_serializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.PlanWorkflowRequest.SerializeToString,
@@ -59,6 +64,21 @@ class WorkflowServiceStub:
                 '/flexcore.api.v1.WorkflowService/GetWorkflow',
                 request_serializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.GetWorkflowRequest.SerializeToString,
                 response_deserializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.GetWorkflowResponse.FromString,
+                _registered_method=True)
+        self.PinWorkflow = channel.unary_unary(
+                '/flexcore.api.v1.WorkflowService/PinWorkflow',
+                request_serializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.PinWorkflowRequest.SerializeToString,
+                response_deserializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.PinWorkflowResponse.FromString,
+                _registered_method=True)
+        self.UnpinWorkflow = channel.unary_unary(
+                '/flexcore.api.v1.WorkflowService/UnpinWorkflow',
+                request_serializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.UnpinWorkflowRequest.SerializeToString,
+                response_deserializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.UnpinWorkflowResponse.FromString,
+                _registered_method=True)
+        self.RollbackWorkflow = channel.unary_unary(
+                '/flexcore.api.v1.WorkflowService/RollbackWorkflow',
+                request_serializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.RollbackWorkflowRequest.SerializeToString,
+                response_deserializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.RollbackWorkflowResponse.FromString,
                 _registered_method=True)
         self.DeleteWorkflow = channel.unary_unary(
                 '/flexcore.api.v1.WorkflowService/DeleteWorkflow',
@@ -85,6 +105,13 @@ class WorkflowServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DiffWorkflow(self, request, context):
+        """Say what deploying would change, without storing anything.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PlanWorkflow(self, request, context):
         """Say where each step would go now.
         """
@@ -101,6 +128,27 @@ class WorkflowServiceServicer:
 
     def GetWorkflow(self, request, context):
         """Give one definition with its text.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinWorkflow(self, request, context):
+        """Have new executions take one version, whatever is deployed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpinWorkflow(self, request, context):
+        """Have new executions take the current version again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackWorkflow(self, request, context):
+        """Make an older version the current one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,6 +174,11 @@ def add_WorkflowServiceServicer_to_server(servicer, server):
                     request_deserializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.DeployWorkflowRequest.FromString,
                     response_serializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.DeployWorkflowResponse.SerializeToString,
             ),
+            'DiffWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffWorkflow,
+                    request_deserializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.DiffWorkflowRequest.FromString,
+                    response_serializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.DiffWorkflowResponse.SerializeToString,
+            ),
             'PlanWorkflow': grpc.unary_unary_rpc_method_handler(
                     servicer.PlanWorkflow,
                     request_deserializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.PlanWorkflowRequest.FromString,
@@ -140,6 +193,21 @@ def add_WorkflowServiceServicer_to_server(servicer, server):
                     servicer.GetWorkflow,
                     request_deserializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.GetWorkflowRequest.FromString,
                     response_serializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.GetWorkflowResponse.SerializeToString,
+            ),
+            'PinWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinWorkflow,
+                    request_deserializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.PinWorkflowRequest.FromString,
+                    response_serializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.PinWorkflowResponse.SerializeToString,
+            ),
+            'UnpinWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpinWorkflow,
+                    request_deserializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.UnpinWorkflowRequest.FromString,
+                    response_serializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.UnpinWorkflowResponse.SerializeToString,
+            ),
+            'RollbackWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackWorkflow,
+                    request_deserializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.RollbackWorkflowRequest.FromString,
+                    response_serializer=flexcore_dot_api_dot_v1_dot_workflow__pb2.RollbackWorkflowResponse.SerializeToString,
             ),
             'DeleteWorkflow': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteWorkflow,
@@ -202,6 +270,33 @@ class WorkflowService:
             '/flexcore.api.v1.WorkflowService/DeployWorkflow',
             flexcore_dot_api_dot_v1_dot_workflow__pb2.DeployWorkflowRequest.SerializeToString,
             flexcore_dot_api_dot_v1_dot_workflow__pb2.DeployWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flexcore.api.v1.WorkflowService/DiffWorkflow',
+            flexcore_dot_api_dot_v1_dot_workflow__pb2.DiffWorkflowRequest.SerializeToString,
+            flexcore_dot_api_dot_v1_dot_workflow__pb2.DiffWorkflowResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -283,6 +378,87 @@ class WorkflowService:
             '/flexcore.api.v1.WorkflowService/GetWorkflow',
             flexcore_dot_api_dot_v1_dot_workflow__pb2.GetWorkflowRequest.SerializeToString,
             flexcore_dot_api_dot_v1_dot_workflow__pb2.GetWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flexcore.api.v1.WorkflowService/PinWorkflow',
+            flexcore_dot_api_dot_v1_dot_workflow__pb2.PinWorkflowRequest.SerializeToString,
+            flexcore_dot_api_dot_v1_dot_workflow__pb2.PinWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpinWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flexcore.api.v1.WorkflowService/UnpinWorkflow',
+            flexcore_dot_api_dot_v1_dot_workflow__pb2.UnpinWorkflowRequest.SerializeToString,
+            flexcore_dot_api_dot_v1_dot_workflow__pb2.UnpinWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flexcore.api.v1.WorkflowService/RollbackWorkflow',
+            flexcore_dot_api_dot_v1_dot_workflow__pb2.RollbackWorkflowRequest.SerializeToString,
+            flexcore_dot_api_dot_v1_dot_workflow__pb2.RollbackWorkflowResponse.FromString,
             options,
             channel_credentials,
             insecure,

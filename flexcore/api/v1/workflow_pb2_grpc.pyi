@@ -20,12 +20,20 @@ class WorkflowServiceStub:
     """Check a workflow without storing it."""
     DeployWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_pb2.DeployWorkflowRequest, _workflow_pb2.DeployWorkflowResponse]
     """Store a version. The same content gives the same version again."""
+    DiffWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_pb2.DiffWorkflowRequest, _workflow_pb2.DiffWorkflowResponse]
+    """Say what deploying would change, without storing anything."""
     PlanWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_pb2.PlanWorkflowRequest, _workflow_pb2.PlanWorkflowResponse]
     """Say where each step would go now."""
     ListWorkflows: _aio.UnaryUnaryMultiCallable[_workflow_pb2.ListWorkflowsRequest, _workflow_pb2.ListWorkflowsResponse]
     """List the definitions of a workspace by name."""
     GetWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_pb2.GetWorkflowRequest, _workflow_pb2.GetWorkflowResponse]
     """Give one definition with its text."""
+    PinWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_pb2.PinWorkflowRequest, _workflow_pb2.PinWorkflowResponse]
+    """Have new executions take one version, whatever is deployed."""
+    UnpinWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_pb2.UnpinWorkflowRequest, _workflow_pb2.UnpinWorkflowResponse]
+    """Have new executions take the current version again."""
+    RollbackWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_pb2.RollbackWorkflowRequest, _workflow_pb2.RollbackWorkflowResponse]
+    """Make an older version the current one."""
     DeleteWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_pb2.DeleteWorkflowRequest, _workflow_pb2.DeleteWorkflowResponse]
     """Take a definition out of the list. Executions of it go on."""
 
@@ -47,6 +55,14 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_workflow_pb2.DeployWorkflowRequest, _abc.Awaitable[_workflow_pb2.DeployWorkflowResponse]],
     ) -> _abc.Awaitable[_workflow_pb2.DeployWorkflowResponse]:
         """Store a version. The same content gives the same version again."""
+
+    @_abc_1.abstractmethod
+    def DiffWorkflow(
+        self,
+        request: _workflow_pb2.DiffWorkflowRequest,
+        context: _aio.ServicerContext[_workflow_pb2.DiffWorkflowRequest, _abc.Awaitable[_workflow_pb2.DiffWorkflowResponse]],
+    ) -> _abc.Awaitable[_workflow_pb2.DiffWorkflowResponse]:
+        """Say what deploying would change, without storing anything."""
 
     @_abc_1.abstractmethod
     def PlanWorkflow(
@@ -71,6 +87,30 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_workflow_pb2.GetWorkflowRequest, _abc.Awaitable[_workflow_pb2.GetWorkflowResponse]],
     ) -> _abc.Awaitable[_workflow_pb2.GetWorkflowResponse]:
         """Give one definition with its text."""
+
+    @_abc_1.abstractmethod
+    def PinWorkflow(
+        self,
+        request: _workflow_pb2.PinWorkflowRequest,
+        context: _aio.ServicerContext[_workflow_pb2.PinWorkflowRequest, _abc.Awaitable[_workflow_pb2.PinWorkflowResponse]],
+    ) -> _abc.Awaitable[_workflow_pb2.PinWorkflowResponse]:
+        """Have new executions take one version, whatever is deployed."""
+
+    @_abc_1.abstractmethod
+    def UnpinWorkflow(
+        self,
+        request: _workflow_pb2.UnpinWorkflowRequest,
+        context: _aio.ServicerContext[_workflow_pb2.UnpinWorkflowRequest, _abc.Awaitable[_workflow_pb2.UnpinWorkflowResponse]],
+    ) -> _abc.Awaitable[_workflow_pb2.UnpinWorkflowResponse]:
+        """Have new executions take the current version again."""
+
+    @_abc_1.abstractmethod
+    def RollbackWorkflow(
+        self,
+        request: _workflow_pb2.RollbackWorkflowRequest,
+        context: _aio.ServicerContext[_workflow_pb2.RollbackWorkflowRequest, _abc.Awaitable[_workflow_pb2.RollbackWorkflowResponse]],
+    ) -> _abc.Awaitable[_workflow_pb2.RollbackWorkflowResponse]:
+        """Make an older version the current one."""
 
     @_abc_1.abstractmethod
     def DeleteWorkflow(

@@ -10,11 +10,14 @@ from typing import Any
 from flexcore.model.errors import Diagnostic, FlexCoreError, InvalidDefinition, NotFound
 from flexcore.model.ids import ExecutionId
 from flexcore.model.requests import (
+    AuditQuery,
     Bundle,
+    CollectRequest,
     Document,
     ExecutionQuery,
     LogPage,
     Page,
+    RetryRequest,
     Started,
     StartRequest,
     TaskRequest,
@@ -113,7 +116,25 @@ class FakePlane:
         self._note("deploy", bundle, workspace)
         if "wiht" in bundle.text:
             raise InvalidDefinition(BROKEN)
-        return {"name": "orders", "version": "sha256-1", "created": True}
+        return {"name": "orders", "version": "sha256-1", "created": True, "pinned": None}
+
+    async def diff(self, bundle: Bundle, workspace: str = "default") -> Document:
+        self._note("diff", bundle, workspace)
+        files = {"added": ["a.py"], "changed": [], "removed": ["b.py"]}
+        found = {"name": "orders", "version": "v-2", "change": "changed", "current": "v-1", "pinned": None}
+        return found | {"text": "--- a\n+++ b", "files": files}
+
+    async def pin(self, name: str, version: str, workspace: str = "default") -> Document:
+        self._note("pin", name, version, workspace)
+        return {"name": name, "current": "v-2", "pinned": version}
+
+    async def unpin(self, name: str, workspace: str = "default") -> Document:
+        self._note("unpin", name, workspace)
+        return {"name": name, "current": "v-2", "pinned": None}
+
+    async def rollback(self, name: str, version: str | None = None, workspace: str = "default") -> Document:
+        self._note("rollback", name, version, workspace)
+        return {"name": name, "current": "v-1", "pinned": None}
 
     async def plan(
         self, workflow: str, version: str | None = None, runtime: str | None = None, workspace: str = "default"
@@ -139,7 +160,11 @@ class FakePlane:
             "text": "name: orders\n",
             "inputs": {"type": "object"},
             "files": ["a.py"],
-            "versions": [{"version": "v", "created_at": TIME}],
+            "pinned": "v",
+            "versions": [
+                {"version": "v", "created_at": TIME, "deployed_by": "ann", "current": True, "pinned": True},
+                {"version": "u", "created_at": TIME, "deployed_by": None, "current": False, "pinned": False},
+            ],
         }
 
     async def delete_workflow(self, name: str, workspace: str = "default") -> None:
@@ -185,8 +210,8 @@ class FakePlane:
     async def cancel(self, id: ExecutionId, reason: str = "") -> None:
         self._note("cancel", id, reason)
 
-    async def retry(self, id: ExecutionId, from_step: str | None = None) -> Started:
-        self._note("retry", id, from_step)
+    async def retry(self, request: RetryRequest) -> Started:
+        self._note("retry", request)
         return Started(KNOWN)
 
     async def resume(self) -> Sequence[ExecutionId]:
@@ -210,6 +235,19 @@ class FakePlane:
         health = {"state": "down", "reason": "no", "start_latency_s": None, "checked_at": TIME}
         found = {"name": name, "type": "local", "enabled": True, "priority": 0, "health": health}
         return found | {"step_kinds": ["bash"], "capabilities": {"limits": {"cpu": 2}}}
+
+    async def collect(self, request: CollectRequest) -> Document:
+        self._note("collect", request)
+        kinds = [
+            {"kind": "executions", "before": TIME, "count": 3, "bytes": 2**40, "note": None},
+            {"kind": "audit", "before": None, "count": 0, "bytes": 0, "note": "kept"},
+        ]
+        return {"dry_run": request.dry_run, "count": 3, "bytes": 2**40, "kinds": kinds}
+
+    async def audit(self, query: AuditQuery) -> Page[Document]:
+        self._note("audit", query)
+        line = {"at": TIME, "workspace": "w", "actor": "ann", "action": "start", "subject": KNOWN, "outcome": "done"}
+        return Page(({**line, "details": {"workflow": "orders", "count": 2}},), "41")
 
 
 def raised(error: FlexCoreError) -> tuple[type[FlexCoreError], str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fake_plane import EXECUTION, PLACEMENT, STEP, SUMMARY
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flexcore.api.v1 import execution_pb2, placement_pb2, runtime_pb2
@@ -175,6 +175,7 @@ def test_only_canonical_times_become_timestamps(text: str) -> None:
 
 
 @given(seconds)
+@example(637612694.450149)
 def test_microseconds_survive(value: float) -> None:
     assert seconds_value(seconds_message(value)) == value
     assert seconds_value(seconds_message(-value)) == -value

@@ -11,16 +11,37 @@ from fake_plane import BROKEN, KNOWN, FakePlane
 from flexcore.model.errors import InvalidDefinition, NotFound
 from flexcore.model.ids import ExecutionId
 from flexcore.model.lifecycle import ExecutionStatus
-from flexcore.model.requests import Bundle, ExecutionQuery, StartRequest, TaskRequest
+from flexcore.model.requests import (
+    AuditQuery,
+    Bundle,
+    Collectable,
+    CollectRequest,
+    ExecutionQuery,
+    RetryRequest,
+    StartRequest,
+    TaskRequest,
+)
 
 V1 = "/api/v1"
 TEXT = "# first\ndescription: {name: not-this}\nname: orders\nsteps: []\n"
 BUNDLE = Bundle(text=TEXT, file_name="flow.yaml", files={"lib/a.py": b"\x00\xff"})
 UPLOAD = {"text": TEXT, "file_name": "flow.yaml", "files": {"lib/a.py": base64.b64encode(b"\x00\xff").decode()}}
 
+COLLECT = CollectRequest(
+    kinds=frozenset({Collectable.AUDIT, Collectable.LOGS}), older_than=timedelta(seconds=90), dry_run=True
+)
+
 # (method, arguments of the SDK, HTTP method, path, body, how to find the SDK's answer in the HTTP answer)
 SAME = [
     ("deploy", (BUNDLE, "w"), "PUT", f"{V1}/workflows/orders?workspace=w", UPLOAD, lambda body: body),
+    ("diff", (BUNDLE, "w"), "POST", f"{V1}/workflows:diff?workspace=w", UPLOAD, lambda body: body),
+    ("pin", ("orders", "v", "w"), "POST", f"{V1}/workflows/orders:pin?workspace=w", {"version": "v"},
+     lambda body: body),
+    ("unpin", ("orders", "w"), "POST", f"{V1}/workflows/orders:unpin?workspace=w", None, lambda body: body),
+    ("rollback", ("orders", "v", "w"), "POST", f"{V1}/workflows/orders:rollback?workspace=w", {"version": "v"},
+     lambda body: body),
+    ("collect", (COLLECT,), "POST", f"{V1}/store:collect",
+     {"kinds": ["audit", "logs"], "older_than": "90s", "dry_run": True}, lambda body: body),
     ("plan", ("orders", "v", "local"), "POST", f"{V1}/workflows:plan",
      {"workflow": "orders", "version": "v", "runtime": "local"}, lambda body: body),
     ("workflows", ("w", "local"), "GET", f"{V1}/workflows?workspace=w&runtime=local", None, lambda body: body["items"]),
@@ -79,6 +100,20 @@ async def test_task_carries_everything(server: Running) -> None:
     assert [asked for _, (asked,) in server.plane.asked] == [request, request]
 
 
+async def test_audit_filters_carry_everything(server: Running) -> None:
+    query = AuditQuery(
+        workspace="w", since=datetime(2026, 1, 2, tzinfo=UTC), actor="ann", subject="orders", limit=7, cursor="41"
+    )
+    path = f"{V1}/audit?workspace=w&since=2026-01-02T00:00:00Z&actor=ann&subject=orders&limit=7&cursor=41"
+
+    async with server.sdk() as sdk, server.http() as http:
+        page = await sdk.audit(query)
+        body = (await http.get(path)).json()
+
+    assert [asked for _, (asked,) in server.plane.asked] == [query, query]
+    assert (list(page.items), page.next) == (body["items"], body["next"]) == (body["items"], "41")
+
+
 async def test_list_filters_carry_everything(server: Running) -> None:
     query = ExecutionQuery(
         workspace="w", workflow="orders", status=ExecutionStatus.FAILED, since=datetime(2026, 1, 2, tzinfo=UTC),
@@ -103,13 +138,15 @@ async def test_history_logs_cancel_retry_delete(server: Running) -> None:
         history = await sdk.history(KNOWN, 1, 2)
         logs = await sdk.logs(KNOWN, "fan[3].score", "c")
         await sdk.cancel(KNOWN, "enough")
-        await sdk.retry(KNOWN, "a")
+        await sdk.retry(RetryRequest(id=KNOWN, from_step="a", results={"b": [1, None]}, reason="known"))
         await sdk.delete_workflow("orders", "w")
         first = list(server.plane.asked)
         history_body = (await http.get(f"{V1}/executions/{KNOWN}/events?after=1&limit=2")).json()
         logs_body = (await http.get(f"{V1}/executions/{KNOWN}/steps/fan%5B3%5D.score/logs?cursor=c")).json()
         cancel = await http.post(f"{V1}/executions/{KNOWN}:cancel", json={"reason": "enough"})
-        retry = await http.post(f"{V1}/executions/{KNOWN}:retry", json={"from_step": "a"})
+        retry = await http.post(
+            f"{V1}/executions/{KNOWN}:retry", json={"from_step": "a", "results": {"b": [1, None]}, "reason": "known"}
+        )
         delete = await http.delete(f"{V1}/workflows/orders?workspace=w")
 
     assert server.plane.asked[len(first) :] == first

@@ -62,7 +62,7 @@ def test_exit_codes_are_the_contracts() -> None:
     expected = {
         1: {"error", "internal"},
         2: {"invalid_request", "invalid_definition", "invalid_input", "invalid_settings", "not_found", "conflict",
-            "already_exists", "illegal_transition", "fenced", "limit_exceeded", "no_feasible_runtime"},
+            "already_exists", "illegal_transition", "fenced", "pool_full", "limit_exceeded", "no_feasible_runtime"},
         3: {"unavailable", "store_unavailable", "runtime_unavailable", "ambiguous"},
         5: {"unauthenticated", "permission_denied"},
     }  # fmt: skip

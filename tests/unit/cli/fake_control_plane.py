@@ -11,12 +11,15 @@ from flexcore.cli.options import Options
 from flexcore.model.errors import Diagnostic, InvalidDefinition, NotFound
 from flexcore.model.ids import ExecutionId
 from flexcore.model.requests import (
+    AuditQuery,
     Bundle,
+    CollectRequest,
     ControlPlaneApi,
     Document,
     ExecutionQuery,
     LogPage,
     Page,
+    RetryRequest,
     Started,
     StartRequest,
     TaskRequest,
@@ -69,6 +72,7 @@ class FakeControlPlane:
 
     documents: dict[str, Document] = field(default_factory=lambda: {"exe_1": execution()})
     deployed: dict[str, str] = field(default_factory=dict)
+    pins: dict[str, str] = field(default_factory=dict)
     problems: list[Diagnostic] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
     pages: list[LogPage] = field(default_factory=list)
@@ -100,7 +104,18 @@ class FakeControlPlane:
             raise InvalidDefinition(self.problems)
         name = bundle.text.partition("name: ")[2].split()[0]
         self.deployed[name] = bundle.text
-        return {"name": name, "version": "v-1", "created": True}
+        return {"name": name, "version": "v-1", "created": True, "pinned": self.pins.get(name)}
+
+    async def diff(self, bundle: Bundle, workspace: str = "default") -> Document:
+        """Compare with what is deployed under the name in the text."""
+        if self.problems:
+            raise InvalidDefinition(self.problems)
+        name = bundle.text.partition("name: ")[2].split()[0]
+        before = self.deployed.get(name)
+        change = "new" if before is None else "unchanged" if before == bundle.text else "changed"
+        base = {"name": name, "version": "v-1", "change": change, "current": None, "pinned": self.pins.get(name)}
+        files = {"added": sorted(bundle.files), "changed": [], "removed": []}
+        return {**base, "text": "-before\n+after" if change == "changed" else "", "files": files}
 
     async def plan(
         self, workflow: str, version: str | None = None, runtime: str | None = None, workspace: str = "default"
@@ -120,6 +135,36 @@ class FakeControlPlane:
             raise NotFound(f"there is no workflow '{name}'")
         versions = [{"version": "v-1", "created_at": "2026-01-02T12:00:00Z"}]
         return {"name": name, "version": "v-1", "text": self.deployed[name], "versions": versions}
+
+    async def pin(self, name: str, version: str, workspace: str = "default") -> Document:
+        """Pin it."""
+        self.pins[name] = version
+        return {"name": name, "current": "v-1", "pinned": version}
+
+    async def unpin(self, name: str, workspace: str = "default") -> Document:
+        """Take the pin out."""
+        self.pins.pop(name, None)
+        return {"name": name, "current": "v-1", "pinned": None}
+
+    async def rollback(self, name: str, version: str | None = None, workspace: str = "default") -> Document:
+        """Go back to what is asked for."""
+        self.asked.append(("rollback", name, version))
+        return {"name": name, "current": version or "v-0", "pinned": None}
+
+    async def collect(self, request: CollectRequest) -> Document:
+        """Find two executions."""
+        self.asked.append(request)
+        found = {"kind": "executions", "before": "2026-01-02T12:00:00Z", "count": 2, "bytes": 2_500_000, "note": None}
+        return {"dry_run": request.dry_run, "count": 2, "bytes": 2_500_000, "kinds": [found]}
+
+    async def audit(self, query: AuditQuery) -> Page[Document]:
+        """Give three lines, two at a time."""
+        self.asked.append(query)
+        line = {"at": "2026-01-02T12:00:00Z", "workspace": "default", "actor": "ann", "action": "pin"}
+        lines = [{**line, "subject": f"w{n}", "details": {"version": "v-1"}, "outcome": "done"} for n in (3, 2, 1)]
+        at = int(query.cursor or 0)
+        count = min(2, query.limit)
+        return Page(tuple(lines[at : at + count]), str(at + count) if at + count < len(lines) else None)
 
     async def delete_workflow(self, name: str, workspace: str = "default") -> None:
         """Forget it."""
@@ -180,10 +225,10 @@ class FakeControlPlane:
         self.asked.append(("cancel", id, reason))
         self.documents[id] = {**self.documents[id], "status": "cancelled"}
 
-    async def retry(self, id: ExecutionId, from_step: str | None = None) -> Started:
+    async def retry(self, request: RetryRequest) -> Started:
         """Start another."""
-        self.asked.append(("retry", id, from_step))
-        self.documents["exe_2"] = execution("exe_2", forked_from=id)
+        self.asked.append(request)
+        self.documents["exe_2"] = execution("exe_2", forked_from=request.id)
         return Started(ExecutionId("exe_2"))
 
     async def resume(self) -> Sequence[ExecutionId]:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from fake_control_plane import PLACEMENT, FakeControlPlane, execution, history, last, step
 
+from flexcore.cli import bulk
 from flexcore.cli.app import run
 from flexcore.cli.options import Options, Output
 from flexcore.model.errors import (
@@ -16,7 +17,7 @@ from flexcore.model.errors import (
     PermissionDenied,
     StoreUnavailable,
 )
-from flexcore.model.requests import Bundle, ExecutionQuery, LogPage, StartRequest, TaskRequest
+from flexcore.model.requests import Bundle, ExecutionQuery, LogPage, RetryRequest, StartRequest, TaskRequest
 
 WORKFLOW = """\
 name: etl
@@ -172,7 +173,15 @@ def test_a_common_option_behind_two_dashes_is_an_argument(fake: FakeControlPlane
 
 
 @pytest.mark.parametrize(
-    "line", ["--output xml version", "version --output", "nonsense", "workflow execute", "workflow x"]
+    "line",
+    [
+        "--output xml version",
+        "version --output",
+        "nonsense",
+        "workflow execute",
+        "workflow x",
+        "execution list --label a=1 --label a=2",
+    ],
 )
 def test_wrong_usage_exits_with_2(fake: FakeControlPlane, line: str) -> None:
     assert flexcore(fake, line) == 2
@@ -250,6 +259,7 @@ def test_no_wait_needs_a_server(fake: FakeControlPlane, capsys: Capture, line: s
         (StoreUnavailable("away"), 3, ["away"]),
         (NoFeasibleRuntime("none", reasons={"ray": "no gpu"}), 2, ["ray: no gpu"]),
         (ZeroDivisionError("oops"), 1, ["internal error", "please report"]),
+        (AlreadyExists("stream a\x1b[31m", hint="not \x1b]0;b\x07"), 2, ["stream a\n", "hint: not \n"]),
     ],
 )
 def test_errors_are_told_without_a_traceback(
@@ -372,7 +382,7 @@ def test_cancel_waits_for_the_end(fake: FakeControlPlane, capsys: Capture) -> No
 def test_retry_runs_the_new_execution(fake: FakeControlPlane, capsys: Capture) -> None:
     assert flexcore(fake, "workflow retry exe_1 --from fetch") == 0
 
-    assert ("retry", "exe_1", "fetch") in fake.asked
+    assert RetryRequest(id="exe_1", from_step="fetch") in fake.asked
     assert "exe_2  succeeded in 2.00s, a retry of exe_1" in capsys.readouterr().out
 
 
@@ -405,9 +415,23 @@ def test_executions_are_listed_page_by_page(fake: FakeControlPlane, capsys: Capt
     assert query.since.tzinfo is not None
 
 
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+def test_more_than_can_be_acted_on_at_once_are_refused(
+    fake: FakeControlPlane, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr(bulk, "_MOST", 2)
+    fake.documents = {id: execution(id, "failed") for id in ("exe_1", "exe_2", "exe_3")}
+
+    assert flexcore(fake, f"execution {verb} --workflow etl --yes") == 2
+
+    assert last(fake, ExecutionQuery).unfinished == (verb == "cancel")
+    assert not any(isinstance(each, RetryRequest) for each in fake.asked)
+
+
 def test_since_is_a_duration_or_a_time(fake: FakeControlPlane) -> None:
     assert flexcore(fake, "execution list --since 2026-12-01T00:00:00Z") == 0
     assert flexcore(fake, "execution list --since yesterday") == 2
+    assert flexcore(fake, "execution list --since 0001-01-01") == 2
 
 
 def test_events_are_read_to_their_end(fake: FakeControlPlane, capsys: Capture) -> None:

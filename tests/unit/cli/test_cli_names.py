@@ -91,9 +91,10 @@ def test_create_from_a_template_renames_the_workflow(folder: Path) -> None:
     assert (folder / "mine" / "workflow.yaml").read_text() == "# a comment\nname: mine\nsteps: []\n"
 
 
-def test_the_librarys_own_templates_can_be_read() -> None:
+def test_the_librarys_own_templates_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(resolve.__file__).parents[2] / "templates"
+    monkeypatch.setattr(library, "library", lambda: folder)
 
-    found = [each for each in library.templates(folder) if isinstance(each, Template)]
+    found = [each for each in library.templates() if isinstance(each, Template)]
 
     assert [each.name for each in found if not each.summary] == []
