@@ -99,7 +99,8 @@ class Live:
         )
 
     def _grid(self, board: Board, now: float) -> Table:
-        grid = Table.grid(padding=(0, 2, 0, 0))
+        # Over the whole width: only then a long note is what gives way, and not the columns before it.
+        grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
         grid.add_column(no_wrap=True)
         grid.add_column(no_wrap=True, style="cyan")
         grid.add_column(justify="right", no_wrap=True)
