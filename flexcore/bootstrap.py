@@ -132,6 +132,7 @@ def _registry(settings: Settings, store: Store, observer: Observer | None) -> ru
             enabled=each.enabled,
             priority=each.priority,
             health_check_interval=each.health_check_interval,
+            tags=each.tags,
             options=each.options,
         )
         for name, each in settings.runtimes.items()

@@ -102,7 +102,7 @@ class ControlPlane:
         name, workspace = request.workflow, request.workspace
         async with self.auditing.call("start", name, workspace, soon=True, workflow=name) as call:
             started = await self.launcher.start(request)
-            call.tell(started.id, **({"existing": True} if started.existing else {}))
+            call.tell(started.id, **_existing(started))
             return started
 
     async def execute_task(self, request: TaskRequest) -> Started:
@@ -110,15 +110,15 @@ class ControlPlane:
         name = f"_{request.type}"
         step = {"id": "task", "type": request.type, "with": request.parameters}
         text = json.dumps({"name": name[1:], "steps": [step]})
-        definition, _ = await self.definitions.deploy(Bundle(text=text), request.workspace, stored_as=name)
-        start = StartRequest(
-            workflow=name,
-            version=definition.version,
-            workspace=request.workspace,
-            runtime=request.runtime,
-            timeout=request.timeout,
-        )
         async with self.auditing.call("execute", request.type, request.workspace, soon=True, type=request.type) as call:
+            definition, _ = await self.definitions.deploy(Bundle(text=text), request.workspace, stored_as=name)
+            start = StartRequest(
+                workflow=name,
+                version=definition.version,
+                workspace=request.workspace,
+                runtime=request.runtime,
+                timeout=request.timeout,
+            )
             started = await self.launcher.start(start)
             call.tell(started.id)
             return started
@@ -160,7 +160,7 @@ class ControlPlane:
         async with self.auditing.call("retry", request.id, soon=not request.results, **asked) as call:
             state = (await self.reading.view(request.id)).state
             started = await self.launcher.retry(state, request, self.auditing.actor)
-            call.tell(started=started.id, workflow=state.header.workflow)
+            call.tell(started=started.id, workflow=state.header.workflow, **_existing(started))
             return started
 
     async def resume(self) -> Sequence[ExecutionId]:
@@ -193,3 +193,7 @@ class ControlPlane:
 
     async def audit(self, query: AuditQuery) -> Page[Document]:
         return await self.auditing.entries(query)
+
+
+def _existing(started: Started) -> dict[str, bool]:
+    return {"existing": True} if started.existing else {}

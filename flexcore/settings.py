@@ -166,6 +166,9 @@ class RuntimeSettings:
     concurrency: int = _key(
         0, "Attempts at a time, over all processes on the store; others wait. 0: no limit.", least=0
     )
+    tags: frozenset[str] = _key(
+        frozenset(), "What it has beyond its kind, such as [gpu, eu]: steps that require a tag go where it is."
+    )
     options: Mapping[str, JSON] = field(default_factory=dict)
 
 
@@ -285,6 +288,8 @@ def _rendered(holder: Any, indent: str) -> Iterator[str]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return dict(value)
+    if isinstance(value, frozenset):
+        return sorted(value)
     return format_duration(value) if isinstance(value, timedelta) else value
 
 
@@ -480,6 +485,13 @@ def _amounts(value: Any, key: Key) -> Amounts:
     return tuple((str(name), _whole(each, key)) for name, each in given.items())
 
 
+def _words(value: Any, _: Key) -> frozenset[str]:
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, list) or not all(isinstance(each, str) and each.strip() for each in given):
+        raise ValueError("a list of names is expected")
+    return frozenset(each.strip() for each in given)
+
+
 def _at_least(number: float, key: Key) -> float:
     if not number < float("inf") or (key.least is not None and number < key.least):
         raise ValueError(f"at least {key.least:g} is expected")
@@ -487,5 +499,5 @@ def _at_least(number: float, key: Key) -> float:
 
 
 _READERS: Mapping[type, Callable[[Any, Key], Any]] = MappingProxyType(
-    {str: _text, bool: _truth, int: _whole, float: _number, timedelta: _span, tuple: _amounts}
+    {str: _text, bool: _truth, int: _whole, float: _number, timedelta: _span, tuple: _amounts, frozenset: _words}
 )

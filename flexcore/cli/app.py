@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from flexcore.cli.options import COMMON, Connect, Options, Output, options_from, split
+from flexcore.cli.options import COMMON, Connect, Options, Output, asks_for_json, options_from, split
 
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
@@ -83,14 +83,15 @@ def run(arguments: list[str], connect: Connect | None = None) -> int:
 
             print_version(options)
             return 0
-        get_command(app)(rest, prog_name="flexcore", obj=options)
+        code: object = get_command(app)(rest, prog_name="flexcore", obj=options, standalone_mode=False)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 1
     except Exception as error:  # the shell: whatever it is, a person reads it
         from flexcore.cli.failures import show  # loads what help does without
 
-        return show(error, as_json=options is not None and options.output is Output.JSON)
-    return 0
+        as_json = asks_for_json(arguments, os.environ) if options is None else options.output is Output.JSON
+        return show(error, as_json=as_json)
+    return code if isinstance(code, int) else 0
 
 
 def main() -> None:

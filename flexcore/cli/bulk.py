@@ -102,7 +102,9 @@ def retry(
         raise InvalidRequest("which executions?", hint="give a condition such as --workflow W or --since 1d")
 
     async def one(api: ControlPlaneApi, document: Document) -> str:
-        return (await api.retry(RetryRequest(id=ExecutionId(document["id"]), everything=everything))).id
+        # Another process may be at the same at this moment: the second gets what the first has started.
+        id, key = ExecutionId(document["id"]), f"retry of {document['id']}"
+        return (await api.retry(RetryRequest(id=id, everything=everything, idempotency_key=key))).id
 
     async def work(api: ControlPlaneApi) -> None:
         found = await _not_retried(api, query)

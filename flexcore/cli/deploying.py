@@ -42,7 +42,7 @@ def deploy(
     Everything is checked first: when one workflow is not valid, none is stored.
     """
     options = options_of(context)
-    paths = list(dict.fromkeys(path for each in sources for path in _files(each)))
+    paths = list({os.path.normpath(path.absolute()): path for each in sources for path in _files(each)}.values())
 
     async def work(api: ControlPlaneApi) -> list[Document]:
         found = [_Source(path, collect(path, bundle_limit(options))) for path in paths]
@@ -64,7 +64,8 @@ def workflow_files(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(each for each in folders if each not in LEFT_OUT)
         for name in sorted(names):
             path = Path(here) / name
-            if path.suffix in _SUFFIXES and _is_workflow(path):
+            # Only files are opened: reading from a pipe would wait for somebody who writes.
+            if path.suffix in _SUFFIXES and path.is_file() and _is_workflow(path):
                 yield path
 
 

@@ -5,10 +5,15 @@ import os
 import sys
 import traceback
 from dataclasses import asdict
+from typing import Any
+
+import typer
 
 from flexcore.api.errors import diagnostics_of, exit_code
 from flexcore.cli.render import clean
-from flexcore.model.errors import FlexCoreError, NoFeasibleRuntime
+from flexcore.model.errors import FlexCoreError, InvalidRequest, NoFeasibleRuntime
+
+_UsageError: Any = typer.BadParameter.__mro__[1]  # what is wrong with a command line; its name is not exported
 
 
 def show(error: Exception, *, as_json: bool) -> int:
@@ -18,10 +23,30 @@ def show(error: Exception, *, as_json: bool) -> int:
         traceback.print_exception(error)
     if isinstance(cause, BrokenPipeError):
         return 1
+    if isinstance(cause, typer.Abort):
+        sys.stderr.write("Aborted!\n")
+        return 1
+    if isinstance(cause, _UsageError):
+        cause.show()
+        cause = _as_ours(cause)
+        if as_json:
+            _print_document(cause)
+        return exit_code(cause)
     if as_json:
-        sys.stdout.write(json.dumps({"error": _document(cause)}, indent=2, ensure_ascii=False) + "\n")
+        _print_document(cause)
     sys.stderr.write("".join(f"{clean(line)}\n" for line in _lines(cause)))
     return exit_code(cause) if isinstance(cause, FlexCoreError) else 1
+
+
+def _print_document(error: BaseException) -> None:
+    sys.stdout.write(json.dumps({"error": _document(error)}, indent=2, ensure_ascii=False) + "\n")
+
+
+def _as_ours(error: Any) -> InvalidRequest:
+    """Say as one of ours what is wrong with a command line. Where a command is missing, the error is the whole help."""
+    sentence = " ".join(error.format_message().strip().partition("\n\n")[0].split())
+    path = "flexcore" if error.ctx is None else error.ctx.command_path
+    return InvalidRequest(sentence, hint=f"{path} --help says how it is used")
 
 
 def _first(error: BaseException) -> BaseException:

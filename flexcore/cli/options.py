@@ -80,6 +80,11 @@ def split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     return common, rest
 
 
+def asks_for_json(arguments: list[str], environ: Mapping[str, str]) -> bool:
+    """Say whether a command line that cannot be read asks for JSON all the same, as far as can be seen."""
+    return "--output json" in " ".join(arguments).replace("=", " ") or environ.get("FLEXCORE_OUTPUT") == Output.JSON
+
+
 def options_from(common: Mapping[str, str], environ: Mapping[str, str], connect: Connect | None = None) -> Options:
     """Complete the common options from the environment. Raises InvalidRequest."""
 

@@ -44,9 +44,10 @@ def summary(document: Document, tail: Sequence[str] = (), pinned: str | None = N
 
 def headline(document: Document) -> str:
     """Say in one line what an execution is and how it stands."""
-    took = f" in {seconds(document.get('duration_s'))}" if document.get("finished_at") else ""
+    took = document.get("duration_s") if document.get("finished_at") else None  # none: it was cancelled in a queue
+    lasted = "" if took is None else f" in {seconds(took)}"
     retried = f", a retry of {document['forked_from']}" if document.get("forked_from") else ""
-    return f"{document['workflow']}  {document['id']}  {painted(document['status'])}{took}{retried}"
+    return f"{document['workflow']}  {document['id']}  {painted(document['status'])}{lasted}{retried}"
 
 
 def waits(document: Document) -> list[str]:

@@ -1,6 +1,6 @@
 """`flexcore gc` and `flexcore audit`: what is old, and who changed what."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -85,4 +85,8 @@ def audit(
 
 
 def _details(line: Document) -> str:
-    return clean(" ".join(f"{name}={pretty(value)}" for name, value in line["details"].items()))
+    return clean(" ".join(f"{name}={_detail(value)}" for name, value in line["details"].items()))
+
+
+def _detail(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else pretty(value)

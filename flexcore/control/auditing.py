@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -14,6 +15,8 @@ from flexcore.monitor import document as show
 from flexcore.store.audit import AuditEntry, AuditTrail
 
 _log = structlog.get_logger(__name__)
+
+_MOST_CHARACTERS = 1000
 
 
 @dataclass(slots=True)
@@ -47,8 +50,8 @@ class Auditing:
         self, action: str, subject: str, workspace: str = "", /, *, soon: bool = False, **details: JSON
     ) -> AsyncGenerator[Call, None]:
         """Audit what happens inside. With `soon`, the caller is not kept waiting for the line to be on disk."""
-        known = {name: value for name, value in details.items() if value is not None}
-        call = Call(self._entry(action, subject, workspace, known))
+        known = {name: _short(value) for name, value in details.items() if value is not None}
+        call = Call(self._entry(action, _short(subject), workspace, known))
         try:
             yield call
         except FlexCoreError as error:
@@ -76,6 +79,11 @@ class Auditing:
         except Unavailable as error:
             # What it tells has happened, or was refused for a reason that the caller must see: neither may change.
             _log.error("audit.lost", action=entry.action, subject=entry.subject, reason=error.message)
+
+
+def _short(value: Any) -> Any:
+    """Cut what a caller has typed: nobody fills the trail by a name that is refused."""
+    return f"{value[:_MOST_CHARACTERS]}…" if isinstance(value, str) and len(value) > _MOST_CHARACTERS else value
 
 
 def _document(entry: AuditEntry) -> Document:

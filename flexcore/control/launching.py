@@ -1,6 +1,6 @@
 """Starting executions: checks the input, pins versions, honours idempotency keys, and hands over to the engine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -10,6 +10,7 @@ from flexcore.control.definitions import Definitions
 from flexcore.control.planning import Planner
 from flexcore.engine.fork import Fork, must_have_ended, reused_steps
 from flexcore.engine.loop import Engine
+from flexcore.engine.ports import Loaded
 from flexcore.engine.work import Start
 from flexcore.language.completion import complete_input
 from flexcore.model.changes import ExecutionAccepted, StepReused
@@ -42,7 +43,8 @@ class Launcher:
 
     async def start(self, request: StartRequest) -> Started:
         """Accept an execution: durable on return. The same key with the same request gives the same execution."""
-        key = None if request.idempotency_key is None else _key(request, request.idempotency_key)
+        asked = (request.workflow, request.version, request.input, request.runtime)
+        key = _key(request.workspace, request.workflow, request.idempotency_key, asked)
         known = await self._known(key)
         if known is not None:
             return known
@@ -63,20 +65,18 @@ class Launcher:
             pinned_versions=await self._pinned(request.workspace, loaded.graph),
             expires_at=None if timeout is None else self.now() + timeout,
         )
-        try:
-            live = await self.engine.start(self._id(), Start(accepted=accepted), key, loaded)
-        except AlreadyExists:
-            known = await self._known(key)  # somebody used the key at the same moment
-            if known is None:
-                raise
-            return known
-        return Started(live.id)
+        return await self._accepted(Start(accepted=accepted), key, loaded)
 
     async def retry(self, before: ExecutionState, request: RetryRequest, actor: str) -> Started:
         """Start a new execution, linked to a finished one: with its input, and its results above a step."""
         _must_make_sense(request)
-        must_have_ended(before)
         header = before.header
+        asked = (header.id, request.from_step, request.everything, request.newest, request.results, request.reason)
+        key = _key(header.workspace, header.workflow, request.idempotency_key, asked)
+        known = await self._known(key)
+        if known is not None:
+            return known
+        must_have_ended(before)
         version = await self.definitions.newest(header.workspace, header.workflow) if request.newest else header.version
         loaded = await self.definitions.load(header.workspace, header.workflow, version)
         await self.planner.ready()
@@ -98,7 +98,17 @@ class Launcher:
         # The execution that they come from may be removed at this very moment.
         shared = [header.input.ref, *(each.result.ref for each in start.reused)]
         await self.artifacts.keep(ref for ref in shared if ref is not None)
-        return Started((await self.engine.start(self._id(), start, loaded=loaded)).id)
+        return await self._accepted(start, key, loaded)
+
+    async def _accepted(self, start: Start, key: IdempotencyKey | None, loaded: Loaded) -> Started:
+        try:
+            live = await self.engine.start(self._id(), start, key, loaded)
+        except AlreadyExists:
+            known = await self._known(key)  # somebody used the key at the same moment
+            if known is None:
+                raise
+            return known
+        return Started(live.id)
 
     async def _input_for(self, graph: Graph, before: ExecutionState) -> Payload:
         """Hold an earlier input against what a newer version asks for."""
@@ -126,7 +136,7 @@ class Launcher:
         if fingerprint != key.fingerprint:
             raise AlreadyExists(
                 f"idempotency key '{key.key}' was used for another request: execution {id}",
-                hint="the same key stands for the same workflow, version, input and runtime",
+                hint="the same key stands for the same request, with the same input or results",
             )
         return Started(id, existing=True)
 
@@ -178,8 +188,8 @@ def _time_limit(before: ExecutionState) -> timedelta | None:
     return header.expires_at - header.created_at
 
 
-def _key(request: StartRequest, key: str) -> IdempotencyKey:
-    asked = msgspec.to_builtins([request.workflow, request.version, request.input, request.runtime])
-    return IdempotencyKey(
-        workspace=request.workspace, workflow=request.workflow, key=key, fingerprint=digest(canonical(asked))
-    )
+def _key(workspace: str, workflow: str, key: str | None, asked: Sequence[object]) -> IdempotencyKey | None:
+    if key is None:
+        return None
+    fingerprint = digest(canonical(msgspec.to_builtins(list(asked))))
+    return IdempotencyKey(workspace=workspace, workflow=workflow, key=key, fingerprint=fingerprint)

@@ -63,7 +63,7 @@ class Library:
 
     async def pin(self, name: str, version: str | None, workspace: str) -> Document:
         """Have new executions take a version; None: the current one again."""
-        async with self.auditing.call("pin" if version else "unpin", name, workspace, version=version) as call:
+        async with self.auditing.call("unpin" if version is None else "pin", name, workspace, version=version) as call:
             await self.catalog.standing(workspace, name)  # only what is listed can be pinned
             if version is not None:
                 version = (await self.catalog.get(workspace, name, version)).version

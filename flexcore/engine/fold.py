@@ -6,7 +6,7 @@ Nothing here evaluates, places, looks up or reads a clock: a change holds every 
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import assert_never
+from typing import Any, assert_never
 
 from flexcore.model import changes as c
 from flexcore.model.changes import Change, HistoryEntry
@@ -77,6 +77,8 @@ class Draft:
     def _hold(self, before: tuple[Claim, ...], after: tuple[Claim, ...]) -> None:
         for claim in before:
             self.held[claim.pool] -= 1
+            if not self.held[claim.pool]:
+                del self.held[claim.pool]  # with a `key` there may be as many pools as items
         for claim in after:
             self.held[claim.pool] = self.held.get(claim.pool, 0) + 1
 
@@ -173,58 +175,60 @@ def _begun(draft: Draft, path: StepPath, kind: str, at: datetime) -> StepState:
 
 
 def _ended(draft: Draft, change: _Ended, at: datetime) -> StepState:
-    step = replace(
-        _begun(draft, change.path, change.kind, at),
+    step = _begun(draft, change.path, change.kind, at)
+    # Rebuilt once: this is the hottest line of all.
+    return replace(
+        step,
         finished_at=at,
         waiting_for="",
         due_at=None,
         in_flight=False,
         claims=(),
         full=(),
+        **_end_of(step, change),
     )
+
+
+def _end_of(step: StepState, change: _Ended) -> dict[str, Any]:
     match change:
         case c.StepSucceeded():
-            return replace(
-                step,
-                status=StepStatus.SUCCEEDED,
-                result=change.result,
-                failure=None,
-                usage=change.usage,
-                phases=change.phases,
-                artifacts=change.artifacts,
-                cached=change.cached,
-                started_at=step.started_at or step.created_at,
-            )
+            return {
+                "status": StepStatus.SUCCEEDED,
+                "result": change.result,
+                "failure": None,
+                "usage": change.usage,
+                "phases": change.phases,
+                "artifacts": change.artifacts,
+                "cached": change.cached,
+                "started_at": step.started_at or step.created_at,
+            }
         case c.StepFailed():
-            return replace(
-                step,
-                status=StepStatus.FAILED,
-                failure=change.failure,
-                tolerated=change.tolerated,
-                result=change.result,
-                usage=change.usage,
-                phases=change.phases,
-                started_at=step.started_at or (step.created_at if change.attempt else None),
-            )
+            return {
+                "status": StepStatus.FAILED,
+                "failure": change.failure,
+                "tolerated": change.tolerated,
+                "result": change.result,
+                "usage": change.usage,
+                "phases": change.phases,
+                "started_at": step.started_at or (step.created_at if change.attempt else None),
+            }
         case c.StepSkipped():
-            return replace(
-                step,
-                status=StepStatus.SKIPPED,
-                skipped_reason=change.reason,
-                upstream_failed=change.upstream_failed,
-            )
+            return {
+                "status": StepStatus.SKIPPED,
+                "skipped_reason": change.reason,
+                "upstream_failed": change.upstream_failed,
+            }
         case c.StepCancelled():
-            return replace(step, status=StepStatus.CANCELLED, skipped_reason=change.reason)
+            return {"status": StepStatus.CANCELLED, "skipped_reason": change.reason}
         case c.StepReused():
-            return replace(
-                step,
-                status=change.status,
-                result=change.result,
-                failure=change.failure,
-                tolerated=change.tolerated,
-                cached=change.given is None,
-                given=change.given,
-            )
+            return {
+                "status": change.status,
+                "result": change.result,
+                "failure": change.failure,
+                "tolerated": change.tolerated,
+                "cached": change.given is None,
+                "given": change.given,
+            }
         case _:
             assert_never(change)
 

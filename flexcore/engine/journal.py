@@ -91,13 +91,12 @@ def _between(
 _NO_STEP = StepState(path=WHOLE, kind="", status=StepStatus.WAITING)
 
 
-def freed_pools(before: ExecutionState, changes: ChangeSet) -> set[str]:
-    """Name the pools in which somebody else may find a place, or a better rank, because of a change set."""
-    return {
-        each.pool
-        for each in changes.claims
-        if each.limit is None and (each.queued_at is None or each.pool in before.held)
-    }
+def pools_to_look_at(changes: ChangeSet) -> set[str]:
+    """Name the pools in which somebody may find a place, or a better rank, once a change set is durable.
+
+    Also those in which it queues: a place may have become free since it was found that there is none.
+    """
+    return {each.pool for each in changes.claims if each.limit is None}
 
 
 def _cache_entries(graph: Graph, after: ExecutionState, entries: Sequence[HistoryEntry]) -> Iterator[CacheEntry]:

@@ -24,7 +24,7 @@ from flexcore.engine.journal import (
     change_set,
     commit_surely,
     failing,
-    freed_pools,
+    pools_to_look_at,
     read_surely,
     store_surely,
 )
@@ -350,10 +350,10 @@ class Engine:
         self.parts.reached(FaultPoint.STORED)
         await commit_surely(self.parts.journal, changes_set)
         self.parts.reached(FaultPoint.COMMITTED)
-        before, live.state = live.state, decisions[-1].state
+        live.state = decisions[-1].state
         if changes_set.claims:
             self.queues.note(live)
-            self.queues.freed(freed_pools(before, changes_set))
+            self.queues.look_soon(pools_to_look_at(changes_set))
         self.parts.observer.committed(live.state, changes_set.entries)
 
     def _settle(self, live: Live, decisions: Sequence[Decision]) -> None:

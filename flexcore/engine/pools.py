@@ -36,7 +36,7 @@ def of_attempt(
         header = work.draft.header
         pool = step_pool(header.workspace, header.workflow, step.id, key.value)
         claims.append(Claim(pool, step.concurrency.limit))
-    for tag in step.requirements.tags if limits.tags else ():
+    for tag in dict.fromkeys(step.requirements.tags) if limits.tags else ():
         if tag in limits.tags:
             claims.append(Claim(tag_pool(tag), limits.tags[tag]))
     if limits.runtimes and runtime in limits.runtimes:

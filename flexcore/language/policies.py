@@ -118,6 +118,8 @@ def concurrency_of(around: Fields, reading: Reading) -> Concurrency | None:
     inner.node("limit", required=True)
     limit = inner.integer("limit", 1, MAX_AT_A_TIME)
     key = inner.node("key")
+    if key is not None and not isinstance(key, ScalarNode):
+        reading.wrong_type(key, "`key`", "text, a number, true, false or null")
     template = template_of(key, reading) if key is not None else None
     inner.close()
     return Concurrency(limit=limit, key=template) if limit is not None else None

@@ -43,7 +43,10 @@ class PoolUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolView:
-    """A pool at one moment, for people: how many places are held and by whom (the first few), and who waits."""
+    """A pool at one moment, for people: how many places are held and by whom (the first few), and who waits.
+
+    As in `PoolUse`, owners that are dead wait for nothing.
+    """
 
     held: int = 0
     holders: tuple[ExecutionId, ...] = ()

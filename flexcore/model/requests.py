@@ -146,7 +146,7 @@ class RetryRequest:
 
     Results above `from_step` (unset: above what failed) are used again; with `everything`, none. `newest` takes the
     version that new executions take, and goes with `everything` only. `results` are given by hand for steps that
-    failed, by path, and need a `reason`.
+    failed, by path, and need a `reason`. The same `idempotency_key` with the same request gives the same execution.
     """
 
     id: ExecutionId
@@ -155,6 +155,7 @@ class RetryRequest:
     newest: bool = False
     results: Mapping[str, JSON] = field(default_factory=dict)
     reason: str = ""
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

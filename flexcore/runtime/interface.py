@@ -223,12 +223,14 @@ class CleanupReport:
     """External names: what is gone for certain, what is being ended, and what we cannot tell (name → why).
 
     A survey lists what is there under `pending`, and in `attempts` which attempt each name belongs to, where known.
+    In `executions` it names those of which something is kept from one attempt to the next.
     """
 
     gone: frozenset[str] = frozenset()
     pending: frozenset[str] = frozenset()
     unknown: Mapping[str, str] = field(default_factory=dict)
     attempts: Mapping[str, AttemptId] = field(default_factory=dict)
+    executions: frozenset[ExecutionId] = frozenset()
 
 
 class Runtime(Protocol):

@@ -38,6 +38,7 @@ class RuntimeSettings:
     enabled: bool = True
     priority: int | None = None  # lower is preferred
     health_check_interval: timedelta | None = None
+    tags: frozenset[str] = frozenset()
     options: Mapping[str, JSON] = field(default_factory=dict)
 
     @property
@@ -209,6 +210,7 @@ class Registry:
             now=self._context.now,
             observer=self._observer,
             supervision=figures,
+            tags=settings.tags,
         )
 
     def _candidate(self, settings: RuntimeSettings) -> Candidate:
@@ -272,4 +274,6 @@ def _config(settings: RuntimeSettings, model: type[BaseModel]) -> BaseModel:
 def _problems(error: ValidationError, prefix: str = "") -> list[str]:
     """Name each place and what is wrong with it, without the value that stands there."""
     listed = error.errors(include_url=False, include_context=False, include_input=False)
-    return [f"{prefix}{'.'.join(str(key) for key in each['loc']) or 'all'}: {each['msg']}" for each in listed]
+    places = (f"{prefix}{'.'.join(str(key) for key in each['loc'])}".removesuffix(".") for each in listed)
+    said = (each["msg"].removeprefix("Value error, ") for each in listed)
+    return [f"{place}: {words}" if place else words for place, words in zip(places, said, strict=True)]

@@ -35,6 +35,16 @@ _LOOK_S = 0.1  # how often the tree's memory is looked at, when there is a limit
 _LEFTOVER_GRACE_S = 1.0  # what outlives the command is told, then ended
 _RETRY_S = (0.05, 1.0)  # between tries to write the status: at first, and at most
 _SCRIPT_FD = 3
+# What Python, this shim, and a shell that starts things in the background (QUIT too) have changed.
+_DEFAULT_AGAIN = (
+    signal.SIGTERM,
+    signal.SIGCHLD,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -311,7 +321,7 @@ def _become_command(
         if os.getppid() != shim:
             os._exit(127)  # it died before the signal was asked for
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
+        for number in _DEFAULT_AGAIN:
             signal.signal(number, signal.SIG_DFL)
         for target, fd in enumerate(standard):
             os.dup2(fd, target)

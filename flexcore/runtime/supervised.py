@@ -93,7 +93,7 @@ class Supervision:
 
 
 class SupervisedRuntime:
-    """A runtime as the rest of the system sees it. `name` is the instance's."""
+    """A runtime as the rest of the system sees it. `name` is the instance's; it has `tags` beside the adapter's."""
 
     def __init__(
         self,
@@ -104,8 +104,10 @@ class SupervisedRuntime:
         observer: Observer | None = None,
         supervision: Supervision | None = None,
         clock: Callable[[], float] = time.monotonic,
+        tags: frozenset[str] = frozenset(),
     ) -> None:
         self.name = name
+        self._tags = tags
         self._runtime = runtime
         self._now = now
         self._observer: Observer = observer or Silent()
@@ -274,7 +276,8 @@ class SupervisedRuntime:
     async def _asked_capabilities(self) -> Capabilities:
         limit = self._figures.capabilities_timeout.total_seconds()
         try:
-            return await _within(limit, self._runtime.capabilities())
+            found = await _within(limit, self._runtime.capabilities())
+            return replace(found, tags=found.tags | self._tags)
         except FlexCoreError:
             raise
         except TimeoutError as error:

@@ -219,6 +219,7 @@ class Client:
             newest=request.newest,
             results={path: json_message(value) for path, value in request.results.items()},
             reason=request.reason,
+            idempotency_key=request.idempotency_key,
         )
         response = await self._answer(self._executions.RetryExecution(message, metadata=self._metadata))
         return Started(ExecutionId(response.id), response.existing)

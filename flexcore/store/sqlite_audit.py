@@ -1,6 +1,7 @@
 """The audit trail on SQLite."""
 
 import asyncio
+import re
 import sqlite3
 from collections import deque
 from contextlib import suppress
@@ -17,6 +18,7 @@ from flexcore.store.rows import Row, json_from, json_text, microseconds, moment
 _log = structlog.get_logger(__name__)
 
 _GATHERING_SECONDS = 0.05
+_CURSOR = re.compile(r"[0-9]{1,18}")  # more is more than a row can be numbered
 _EARLIEST = -(2**62)  # earlier than any time
 
 
@@ -47,7 +49,7 @@ class SqliteAudit:
 
     async def entries(self, query: AuditQuery) -> Page[AuditEntry]:
         """Give lines, the newest first. Raises InvalidInput for a cursor that is none."""
-        if query.cursor is not None and not query.cursor.isdecimal():
+        if query.cursor is not None and not _CURSOR.fullmatch(query.cursor):
             raise InvalidInput(f"{query.cursor!r} is not a cursor", hint="use the `next` of the page before")
         if self._waiting:
             await self._writer.run(self._flush)

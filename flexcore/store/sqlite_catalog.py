@@ -47,7 +47,7 @@ class SqliteCatalog:
         if not found and version:
             found = await self._beginning(workspace, name, version)
         if not found:
-            raise await self._unknown(workspace, f"{name} in version {version}" if version else name)
+            raise await self._unknown(workspace, name, version)
         return found[0]
 
     async def list(self, workspace: str) -> Sequence[Definition]:
@@ -73,13 +73,13 @@ class SqliteCatalog:
         """Have new executions take a version, or again the current one. Raises NotFound."""
         asked = {"workspace": workspace, "name": name, "version": version}
         if not await self._write(lambda c: c.execute(self._sql["pin_head"], asked).rowcount, audit):
-            raise await self._unknown(workspace, f"{name} in version {version}" if version else name)
+            raise await self._unknown(workspace, name, version)
 
     async def move(self, workspace: str, name: str, standing: Standing, version: str, audit: AuditEntry) -> None:
         """Make another version the current one. Raises Conflict when what is current has changed meanwhile."""
         asked = {"workspace": workspace, "name": name, "version": version, "from": standing.current}
         if not await self._write(lambda c: c.execute(self._sql["move_head"], asked).rowcount, audit):
-            raise Conflict(f"workflow {name} has just been deployed by somebody else", hint="look again, and try again")
+            raise Conflict(f"workflow {name} has just been changed by somebody else", hint="look again, and try again")
 
     async def delete(self, workspace: str, name: str, audit: AuditEntry | None = None) -> None:
         """Take a name out of the list; its versions stay readable by their hash. Raises NotFound."""
@@ -112,8 +112,11 @@ class SqliteCatalog:
         rows = await self._reader.run(lambda connection: connection.execute(query, asked).fetchall())
         return [DEFINITION.decode(body) for (body,) in rows]
 
-    async def _unknown(self, workspace: str, what: str) -> NotFound:
-        asked = {"workspace": workspace}
+    async def _unknown(self, workspace: str, name: str, version: str | None = None) -> NotFound:
+        asked = {"workspace": workspace, "name": name}
+        if version is not None and await self._bodies(self._sql["newest_definition"], asked):
+            hint = f"flexcore workflow versions {name}"
+            return NotFound(f"workflow {name} has no version '{version}'", hint=hint)
         rows = await self._reader.run(lambda c: c.execute(self._sql["list_names"], asked).fetchall())
         names = ", ".join(name for (name,) in rows) or "nothing yet"
-        return NotFound(f"there is no workflow {what}", hint=f"deployed: {names}")
+        return NotFound(f"there is no workflow {name}", hint=f"deployed: {names}")

@@ -7,7 +7,7 @@ group gathers by itself. Change sets become rows in the caller's task, so what c
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence, Set
 from datetime import datetime
 from functools import partial
 from typing import TypeAlias
@@ -22,7 +22,7 @@ from flexcore.store.queries import Queries
 from flexcore.store.rows import PAYLOAD, Rows, command_from, entry_from, microseconds, rows_of
 from flexcore.store.sqlite_changes import ChangeWriter, Outcome, refused_alike
 from flexcore.store.sqlite_commands import SqliteCommands
-from flexcore.store.write import ChangeSet, Command, OpenExecution, Owner, ServerId
+from flexcore.store.write import NOBODY, ChangeSet, Command, OpenExecution, Owner, ServerId
 
 Waiting: TypeAlias = tuple[Rows, Owner, asyncio.Future[None]]
 
@@ -103,23 +103,45 @@ class SqliteJournal:
         row = await self._reader.run(lambda c: c.execute(self._sql["cached_result"], asked).fetchone())
         return None if row is None else PAYLOAD.decode(row[0])
 
-    async def pools(self, wanted: Mapping[str, int], execution: ExecutionId | None = None) -> Mapping[str, PoolUse]:
+    async def pools(
+        self,
+        wanted: Mapping[str, int],
+        execution: ExecutionId | None = None,
+        without: Mapping[str, Set[ExecutionId]] = NOBODY,
+    ) -> Mapping[str, PoolUse]:
         """Look at pools at one moment. Owners that are dead wait for nothing: nobody would take the place."""
-        return await self._reader.read(lambda c: {pool: self._use(c, pool, wanted[pool], execution) for pool in wanted})
 
-    def _use(self, connection: sqlite3.Connection, pool: str, limit: int, execution: ExecutionId | None) -> PoolUse:
+        def look(connection: sqlite3.Connection) -> Mapping[str, PoolUse]:
+            return {
+                pool: PoolUse(
+                    held=self._held(connection, pool, execution),
+                    waiting=self._queue(connection, pool, limit, without.get(pool, frozenset())),
+                )
+                for pool, limit in wanted.items()
+            }
+
+        return await self._reader.read(look)
+
+    def _held(self, connection: sqlite3.Connection, pool: str, execution: ExecutionId | None) -> int:
         asked = {"pool": pool, "execution": execution or ""}
         (held,) = connection.execute(self._sql["places_held"], asked).fetchone()
+        return int(held)
+
+    def _queue(
+        self, connection: sqlite3.Connection, pool: str, limit: int, without: Set[ExecutionId]
+    ) -> tuple[Party, ...]:
         alive: dict[str, bool] = {}
         waiting: list[Party] = []
         for waits, path, owner in connection.execute(self._sql["queue_of_pool"], {"pool": pool}):
+            if waits in without:
+                continue
             if owner not in alive:
                 alive[owner] = self._is_alive(ServerId(owner))
             if alive[owner]:
                 waiting.append(Party(ExecutionId(waits), StepPath(path)))
                 if len(waiting) >= limit:
                     break
-        return PoolUse(held=held, waiting=tuple(waiting))
+        return tuple(waiting)
 
     def _whole(self, id: ExecutionId, connection: sqlite3.Connection) -> OpenExecution:
         rows = connection.execute(self._sql["whole_history"], {"execution": id}).fetchall()

@@ -1,8 +1,10 @@
 """The reader on SQLite: a connection of its own that never writes, so reading never waits for the journal."""
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import cache
+from itertools import islice
 
 from flexcore.model.changes import HistoryEntry
 from flexcore.model.errors import IllegalTransition, InvalidInput, NotFound
@@ -17,6 +19,7 @@ from flexcore.store.read import ExecutionView, StoreStatus
 from flexcore.store.rows import SCOPE, STEP, entry_from, header_from, json_text, microseconds
 from flexcore.store.write import ServerId
 
+_MOST_RANKS = 100  # of a queue: nobody wants to read more
 _LATEST = 2**62  # later than any time, and below what SQLite can count
 
 
@@ -97,12 +100,18 @@ class SqliteReader:
         asked = {"pool": name}
         (held,) = connection.execute(self._sql["count_of_pool"], asked).fetchone()
         holders = connection.execute(self._sql["holders_of_pool"], asked).fetchall()
-        ranks = connection.execute(self._sql["ranks_of_pool"], asked).fetchall()
         return PoolView(
             held=held,
             holders=tuple(ExecutionId(id) for (id,) in holders),
-            waiting=tuple(Party(ExecutionId(id), StepPath(path)) for id, path in ranks),
+            waiting=tuple(islice(self._queue(connection, name), _MOST_RANKS)),
         )
+
+    def _queue(self, connection: sqlite3.Connection, name: str) -> Iterator[Party]:
+        """Give who waits and can be let in: what belongs to dead owners is passed over, and has no number."""
+        alive = cache(self._is_alive)
+        for id, path, owner in connection.execute(self._sql["queue_of_pool"], {"pool": name}):
+            if alive(ServerId(owner)):
+                yield Party(ExecutionId(id), StepPath(path))
 
     async def claims(self, id: ExecutionId) -> Collection[tuple[str, StepPath, bool]]:
         """Give what is in pools for an execution."""

@@ -1,8 +1,9 @@
 """How the engine writes: the journal, which is the only way execution state changes, and who may use it."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import NewType, Protocol
 
 from flexcore.model.changes import HistoryEntry
@@ -12,6 +13,8 @@ from flexcore.model.pools import PoolUse
 from flexcore.model.values import JSON, Payload
 
 ServerId = NewType("ServerId", str)
+NOBODY: Mapping[str, Set[ExecutionId]] = MappingProxyType({})
+"""Passes over nobody, in any pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,16 @@ class Journal(Protocol):
         """Say, cheaply, whether another process has committed anything since the last call."""
         ...
 
-    async def pools(self, wanted: Mapping[str, int], execution: ExecutionId | None = None) -> Mapping[str, PoolUse]:
-        """Look at pools, each with its limit, as an execution sees them, or (None) as nobody in particular does."""
+    async def pools(
+        self,
+        wanted: Mapping[str, int],
+        execution: ExecutionId | None = None,
+        without: Mapping[str, Set[ExecutionId]] = NOBODY,
+    ) -> Mapping[str, PoolUse]:
+        """Look at pools, each with its limit, as an execution sees them, or (None) as nobody in particular does.
+
+        Of those who wait, as many as the limit are given; the executions of `without` are passed over.
+        """
         ...
 
     async def cached(self, key: str, now: datetime) -> Payload | None:

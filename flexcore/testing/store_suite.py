@@ -438,6 +438,9 @@ async def who_waits_longest_is_first_in_a_pool(place: Place) -> None:
 
         assert alive == PoolUse(waiting=tuple(parties)), alive
         assert left == PoolUse(waiting=tuple(parties[1:])), f"the dead are waited for: {left}"
+        next_one = (await store.journal.pools({"p": 1}, without={"p": {early.id}}))["p"]
+        assert next_one == PoolUse(waiting=(parties[2],)), f"who is passed over is counted: {next_one}"
+        assert (await store.reader.pools(["p"]))["p"].waiting == tuple(parties[1:])
         await store.journal.commit(early.claim(ClaimChange(pool="p", path=LOAD, limit=1)))
         assert (await store.journal.pools({"p": 5}, late.id))["p"] == PoolUse(held=1, waiting=(parties[2],))
         assert (await store.journal.pools({"p": 5}, early.id))["p"].held == 0, "an execution counts its own places"
@@ -659,7 +662,7 @@ async def listings_use_indexes(place: Place) -> None:
         "waiting_commands",
         "owned_executions",
     )
-    pools = ("places_held", "queue_of_pool", "holders_of_pool", "count_of_pool", "ranks_of_pool", "claims_of_execution")
+    pools = ("places_held", "queue_of_pool", "holders_of_pool", "count_of_pool", "claims_of_execution")
     for query in (*listings, *single, *pools, "step_rows", "newest_definition", "list_versions", "execution_row"):
         assert place.full_scans(query) == [], f"{query}: {place.full_scans(query)}"
 

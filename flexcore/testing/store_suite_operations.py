@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from flexcore.model.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
+from flexcore.model.errors import AlreadyExists, Conflict, InvalidInput, InvalidRequest, NotFound
 from flexcore.model.ids import ExecutionId
 from flexcore.model.requests import AuditQuery
 from flexcore.model.values import Payload, Ref
@@ -296,6 +296,8 @@ async def going_back_changes_what_is_current(place: Place) -> None:
         assert (await store.catalog.get("default", "etl")).version == "v-1"
         assert [each.version for each in await store.catalog.versions("default", "etl")] == ["v-2", "v-1"]
         await refused(Conflict, store.catalog.move("default", "etl", was, "v-1", line("etl")))
+        current = await store.catalog.standing("default", "etl")
+        await refused(Conflict, store.catalog.move("default", "etl", current, "v-9", line("etl")))
         assert len((await store.audit.entries(AuditQuery())).items) == 1
 
 
@@ -309,7 +311,10 @@ async def a_version_is_found_by_how_it_begins(place: Place) -> None:
         error = await refused(InvalidRequest, store.catalog.get("default", "etl", "aa"))
         assert "v-aa11" in error.hint
         for prefix in ("v-c", "%", "v-b%"):
-            await refused(NotFound, store.catalog.get("default", "etl", prefix))
+            error = await refused(NotFound, store.catalog.get("default", "etl", prefix))
+            assert "versions etl" in error.hint, error.hint
+        error = await refused(NotFound, store.catalog.get("default", "other", "v-c"))
+        assert "deployed: etl" in error.hint, error.hint
 
 
 async def versions_that_nobody_uses_can_go(place: Place) -> None:
@@ -372,6 +377,8 @@ async def the_audit_trail_is_read_newest_first_in_pages(place: Place) -> None:
         assert await subjects(AuditQuery(subject="w9")) == ["store"]
         assert await subjects(AuditQuery(since=now() - _DAY * 1.5, actor="ann")) == ["store", "w1"]
         assert await subjects(AuditQuery(workspace="prod")) == ["elsewhere", "store"]
+        for cursor in ("", "-1", "next", "9" * 30):
+            await refused(InvalidInput, subjects(AuditQuery(cursor=cursor)))
 
 
 async def the_audit_trail_cannot_be_changed_and_can_grow_old(place: Place) -> None:

@@ -12,16 +12,8 @@ from flexcore.testing import auditor
 from flexcore.testing.campaign import WORKFLOW, Ground, killed, plan
 from flexcore.testing.command import until
 
-KILLS = 6
+KILLS = 4
 SEED = int(os.environ.get("FLEXCORE_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
-
-
-@pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    """The job's folder, with everything installed once."""
-    found = Ground(tmp_path_factory.mktemp("kill") / "site")
-    found.prepare()
-    return found
 
 
 @pytest.mark.parametrize("number", range(KILLS))

@@ -12,14 +12,6 @@ SEED = int(os.environ.get("FLEXCORE_TEST_SEED", "0")) or random.SystemRandom().r
 ROWS_FLOW_S = 2.5  # about as long as tap and target live undisturbed
 
 
-@pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    """The job's folder, with everything installed once."""
-    found = Ground(tmp_path_factory.mktemp("meltano-kill") / "site")
-    found.prepare()
-    return found
-
-
 @pytest.mark.parametrize("victim", Victim)
 def test_a_run_that_was_killed_is_run_again_and_loses_and_doubles_nothing(ground: Ground, victim: Victim) -> None:
     chance = random.Random(SEED)

@@ -77,9 +77,11 @@ class Plane:
 
 
 @asynccontextmanager
-async def plane(folder: Path, **limits: Any) -> AsyncIterator[Plane]:
-    """Open an installation in a folder."""
+async def plane(folder: Path, *, tags: frozenset[str] = frozenset(), **limits: Any) -> AsyncIterator[Plane]:
+    """Open an installation in a folder; its local runtime has the tags."""
     settings = load(folder, environ={}).settings
+    local = replace(settings.runtimes["local"], tags=tags)
+    settings = replace(settings, runtimes={**settings.runtimes, "local": local})
     settings = replace(settings, limits=replace(settings.limits, **limits))
     settings = replace(settings, policy=replace(settings.policy, grace=timedelta(seconds=2)))
     async with opened(settings) as installation:

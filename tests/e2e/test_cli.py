@@ -47,26 +47,19 @@ steps:
 
 
 @pytest.fixture(scope="session")
-def bytecode(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Give the environment in which a hundred commands do not compile their modules a hundred times."""
-    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("bytecode"))}
-
-
-@pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with server(tmp_path_factory.mktemp("server"), FLEXCORE_SERVER__TOKEN=TOKEN) as running:
         yield running.grpc
 
 
 @pytest.fixture(scope="module", params=["embedded", "server"])
-def cli(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, bytecode: dict[str, str]) -> Session:
+def cli(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Session:
     folder = tmp_path_factory.mktemp(request.param)
     for text in (HELLO, FAILS, WAITS, WRONG):
         (folder / f"{text.split()[1]}.yaml").write_text(text)
     if request.param == "embedded":
-        return Session(folder, bytecode)
-    server_environment = {"FLEXCORE_SERVER": request.getfixturevalue("address"), "FLEXCORE_TOKEN": TOKEN}
-    return Session(folder, {**bytecode, **server_environment})
+        return Session(folder)
+    return Session(folder, {"FLEXCORE_SERVER": request.getfixturevalue("address"), "FLEXCORE_TOKEN": TOKEN})
 
 
 @pytest.fixture(scope="module")

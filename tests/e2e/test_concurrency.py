@@ -15,6 +15,7 @@ import pytest
 from e2e.embedded import Plane, plane, statuses, step_of
 
 from flexcore.control.verify import verify_executions
+from flexcore.engine import queues
 from flexcore.model.ids import ExecutionId
 from flexcore.model.requests import Document, RetryRequest, StartRequest
 from flexcore.testing import auditor
@@ -41,7 +42,7 @@ _ENDS = ("StepSucceeded", "StepFailed", "StepCancelled", "StepRetryScheduled")
 
 @pytest.fixture
 async def here(tmp_path: Path) -> AsyncIterator[Plane]:
-    async with plane(tmp_path) as opened:
+    async with plane(tmp_path, tags=frozenset({"gpu"})) as opened:
         yield opened
         _, faults = await verify_executions(opened.installation.store.reader)
         assert faults == []
@@ -91,18 +92,11 @@ async def test_a_step_has_no_more_attempts_under_way_than_its_limit_over_all_exe
 
 @pytest.mark.parametrize(
     ("limits", "line"),
-    [({"runtimes": {"local": 2}}, ""), ({"tags": {"gpu": 2}}, "")],
+    [({"runtimes": {"local": 2}}, ""), ({"tags": {"gpu": 2}}, "requirements: {tags: [gpu]},")],
     ids=["runtime", "tag"],
 )
 async def test_a_limit_of_the_settings_holds_for_every_step(here: Plane, limits: dict[str, Any], line: str) -> None:
     limited(here, **limits)
-    if "tags" in limits:
-        place = here.installation.engine.parts.place
-        here.installation.engine.parts = replace(
-            here.installation.engine.parts,  # no runtime here has the tag: placement is not what is tried
-            place=lambda view: place(replace(view, requirements=replace(view.requirements, tags=()))),
-        )
-        line = "requirements: {tags: [gpu]},"
 
     id = await here.start(FAN % line)
 
@@ -234,6 +228,59 @@ async def test_a_key_that_cannot_be_computed_fails_the_step(here: Plane) -> None
 
     assert document["error"]["class"] == "input"
     assert "the `key` of `concurrency` gave a list" in document["error"]["message"]
+
+
+async def test_who_does_not_take_the_place_that_is_its_turn_is_passed_over(
+    here: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "_PATIENCE_SECONDS", 0.1)
+    await here.deploy(REGION)
+    go, engine = tmp_path / "go", here.installation.engine
+    ids = [await started(here, "region", region="eu", go=str(go)) for _ in range(4)]
+    stopped = [engine.live[id] for id in ids[1:3]]
+    for live in stopped:
+        engine.queues.drop(live)  # as if it belonged to a process that is stopped: nobody tells it of free places
+
+    go.touch()
+    async with asyncio.timeout(10):
+        last = await here.finish(ids[3])
+    waiting = [await here.installation.control_plane.execution(live.id) for live in stopped]
+    for live in stopped:
+        engine.queues.note(live)
+    documents = [await here.finish(live.id) for live in stopped]
+
+    assert last["status"] == "succeeded"
+    assert [each["status"] for each in waiting] == ["pending", "pending"]
+    assert [each["status"] for each in documents] == ["succeeded", "succeeded"]
+
+
+async def test_of_two_versions_the_one_with_the_higher_limit_goes_on_as_soon_as_it_may(
+    here: Plane, tmp_path: Path
+) -> None:
+    go = [str(tmp_path / name) for name in "abcd"]
+    await here.deploy(REGION.replace("limit: 1", "limit: 2"))
+    ids = [await started(here, "region", region="eu", go=go[index]) for index in range(3)]
+    await here.deploy(REGION)
+    ids.append(await started(here, "region", region="eu", go=go[3]))
+
+    Path(go[0]).touch()
+    third = await seen(here, ids[2], lambda document: document["status"] != "pending")
+    fourth = await here.installation.control_plane.execution(ids[3])
+    for path in go:
+        Path(path).touch()
+    documents = [await here.finish(id) for id in ids]
+
+    assert (third["status"], fourth["status"]) == ("running", "pending")
+    assert [each["status"] for each in documents] == ["succeeded"] * 4
+
+
+async def test_a_tag_that_is_named_twice_takes_one_place(here: Plane) -> None:
+    limited(here, tags={"gpu": 1})
+
+    async with asyncio.timeout(10):
+        document = await here.execute(FAN % "requirements: {tags: [gpu, gpu]},")
+
+    assert document["status"] == "succeeded"
 
 
 # --- several processes

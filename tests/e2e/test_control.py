@@ -10,9 +10,9 @@ import pytest
 from e2e.embedded import Plane, plane, statuses, step_of
 
 from flexcore.control.verify import verify_executions
-from flexcore.model.errors import AlreadyExists, InvalidRequest, NotFound
+from flexcore.model.errors import AlreadyExists, InvalidDefinition, InvalidRequest, NotFound
 from flexcore.model.ids import ExecutionId
-from flexcore.model.requests import Bundle, RetryRequest, StartRequest
+from flexcore.model.requests import AuditQuery, Bundle, RetryRequest, StartRequest, TaskRequest
 from flexcore.model.values import canonical, digest
 
 SHELL = "name: shell\nsteps: [{id: run, type: bash, with: {file: say.sh}}]"
@@ -225,3 +225,14 @@ async def test_a_retry_keeps_the_time_limit_of_the_request(here: Plane) -> None:
     assert header.expires_at is not None
     assert header.created_at is not None
     assert abs(header.expires_at - header.created_at - timedelta(minutes=5)) < timedelta(seconds=5)
+
+
+async def test_a_task_that_is_refused_is_in_the_audit_trail(here: Plane) -> None:
+    control_plane = here.installation.control_plane
+
+    with pytest.raises(InvalidDefinition):
+        await control_plane.execute_task(TaskRequest(runtime="local", type="x" * 2000))
+
+    (line,) = (await control_plane.audit(AuditQuery())).items
+    assert (line["action"], line["outcome"]) == ("execute", "invalid_definition")
+    assert len(line["subject"]) < 1100

@@ -13,7 +13,7 @@ from e2e.meltano_site import GRACE, MeltanoSite
 
 from flexcore.model.failure import ErrorClass
 from flexcore.model.workflow import StepKind
-from flexcore.runtime.interface import AttemptScope, ExecutionScope, LogChunk, LogStream
+from flexcore.runtime.interface import AttemptScope, ExecutionScope, LogChunk, LogStream, Survey
 
 PROJECT = Path(__file__).parents[1] / "projects" / "second"
 DBT = {"command": "build"}
@@ -139,9 +139,9 @@ async def test_dbt_retries_only_what_failed_or_was_skipped(site: MeltanoSite, ev
 async def test_what_a_failed_dbt_step_left_goes_with_its_execution(site: MeltanoSite, everything: Any) -> None:
     request = site.request(StepKind.DBT, env={"SECOND_BROKEN": "yes"}, command="run", select="orders+")
     await site.failure(request)
-    left = [each.name for each in (site.state / "dbt").iterdir()]
+    left = await site.runtime.cleanup(Survey("ins_test"))
 
     await site.runtime.cleanup(ExecutionScope(execution=request.id.execution, grace=GRACE))
 
-    assert left == [request.id.execution]
+    assert left.executions == {request.id.execution}
     assert list((site.state / "dbt").iterdir()) == []

@@ -1,7 +1,7 @@
 """After a crash: whatever can go on goes on, and nothing stays behind that nobody will ask for."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from flexcore.model.changes import HistoryEntry
 from flexcore.model.errors import StoreUnavailable
 from flexcore.model.execution import ExecutionState
 from flexcore.model.ids import AttemptId, ExecutionId, StepPath, external_name
-from flexcore.runtime.interface import CleanupReport, CleanupScope, Survey
+from flexcore.runtime.interface import CleanupReport, CleanupScope, ExecutionScope, Survey
 from flexcore.store.write import Journal
 
 WAITS = "name: waits\nsteps:\n  - {id: a, type: wait, with: {for: 1s}}\n"
@@ -195,8 +195,9 @@ class Shelf:
 
     name = "shelf"
 
-    def __init__(self, there: dict[str, AttemptId]) -> None:
+    def __init__(self, there: dict[str, AttemptId], executions: Iterable[ExecutionId] = ()) -> None:
         self.there = there
+        self.executions = frozenset(executions)
         self.asked: list[CleanupScope] = []
 
     @property
@@ -208,7 +209,7 @@ class Shelf:
 
     async def cleanup(self, scope: CleanupScope) -> CleanupReport:
         if isinstance(scope, Survey):
-            return CleanupReport(pending=frozenset(self.there), attempts=self.there)
+            return CleanupReport(pending=frozenset(self.there), attempts=self.there, executions=self.executions)
         self.asked.append(scope)
         return CleanupReport()
 
@@ -225,3 +226,19 @@ async def test_neither_a_neighbours_work_nor_what_cannot_be_judged_is_swept() ->
 
     assert swept == []
     assert shelf.asked == []
+
+
+async def test_what_is_kept_between_attempts_goes_once_no_attempt_can_follow(tmp_path: Path) -> None:
+    async with plane(tmp_path) as here:
+        over = await here.start("name: over\nsteps: [{id: a, type: bash, with: {script: 'exit 1'}}]\n")
+        await here.finish(over)
+        running = await here.start("name: runs\nsteps: [{id: a, type: wait, with: {for: 1h}}]\n")
+        deleted = ExecutionId("exe_nobody_knows")
+        shelf = Shelf({}, [over, running, deleted])
+
+        async def state_of(id: ExecutionId) -> ExecutionState:
+            return (await here.installation.store.reader.execution(id)).state
+
+        await SweepService(shelf, state_of, "here", timedelta(hours=1)).run_once()
+
+    assert shelf.asked == [ExecutionScope(execution=id, grace=timedelta(0)) for id in sorted([over, deleted])]

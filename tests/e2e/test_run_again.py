@@ -1,13 +1,15 @@
 """Running a finished execution again: all of it, or on past a failed step with a result that a person gave."""
 
+import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from e2e.cli_session import Session
 from e2e.embedded import Plane, plane
 
-from flexcore.model.errors import InvalidInput, InvalidRequest, NotFound
+from flexcore.model.errors import AlreadyExists, InvalidInput, InvalidRequest, NotFound
 from flexcore.model.requests import RetryRequest
 
 BROKEN = """
@@ -122,6 +124,23 @@ steps: [{id: a, type: transform, with: {value: "${{ input.n }}"}}]
     await here.deploy(text.replace("properties: {n", "required: [m], properties: {n"))
     with pytest.raises(InvalidInput, match="m"):
         await again(here, id=before["id"], everything=True, newest=True)
+
+
+async def test_the_same_key_runs_a_failure_again_only_once(here: Plane) -> None:
+    before = await here.execute(BROKEN)
+    request = RetryRequest(id=before["id"], idempotency_key="once")
+    retry = here.installation.control_plane.retry
+
+    started = await asyncio.gather(retry(request), retry(request), retry(request))
+    await here.finish(started[0].id)
+    later = await retry(request)
+
+    assert {each.id for each in [*started, later]} == {started[0].id}
+    assert sorted(each.existing for each in started) == [False, True, True]
+    assert (here.folder / "log").read_text().split() == ["one", "two", "two"]
+    with pytest.raises(AlreadyExists, match="used for another request"):
+        await retry(replace(request, everything=True))
+    assert (await retry(RetryRequest(id=before["id"]))).id != started[0].id
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from e2e.embedded import Plane, plane, statuses, step_of
 
 from flexcore.control.verify import verify_executions
 from flexcore.model.errors import AlreadyExists, InvalidInput, NoFeasibleRuntime
-from flexcore.model.requests import RetryRequest, StartRequest
+from flexcore.model.requests import RetryRequest, StartRequest, TaskRequest
 
 
 @pytest.fixture
@@ -377,8 +377,6 @@ steps: [{id: a, type: bash, requirements: {gpu: 4}, with: {script: "true"}}]
 
 
 async def test_one_task_runs_on_a_runtime_without_a_file(here: Plane) -> None:
-    from flexcore.model.requests import TaskRequest
-
     plane = here.installation.control_plane
     request = TaskRequest(runtime="local", type="bash", parameters={"script": "echo hi"})
 

@@ -62,13 +62,23 @@ def test_units_are_read(tmp_path: Path) -> None:
 
 
 def test_limits_by_tag_and_by_runtime_are_read_from_the_file_and_the_environment(tmp_path: Path) -> None:
-    settings = loaded(tmp_path, "limits: {tags: {gpu: 2, big: 1}}\nruntimes: {local: {concurrency: 4}}\n")
-    by_environment = load(tmp_path, environ={"FLEXCORE_LIMITS__TAGS": '{"gpu": 3}'}).settings
+    settings = loaded(
+        tmp_path, "limits: {tags: {gpu: 2, big: 1}}\nruntimes: {local: {concurrency: 4, tags: [gpu, eu]}}\n"
+    )
+    environ = {"FLEXCORE_LIMITS__TAGS": '{"gpu": 3}', "FLEXCORE_RUNTIMES__LOCAL__TAGS": "eu, gpu"}
+    by_environment = load(tmp_path, environ=environ).settings
 
     assert dict(settings.limits.tags) == {"gpu": 2, "big": 1}
     assert settings.runtimes["local"].concurrency == 4
+    assert settings.runtimes["local"].tags == {"gpu", "eu"}
     assert settings.runtimes["local"].options == {}
     assert dict(by_environment.limits.tags) == {"gpu": 3}
+    assert by_environment.runtimes["local"].tags == {"gpu", "eu"}
+
+
+def test_tags_are_names(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match=r"runtimes\.local\.tags"):
+        loaded(tmp_path, "runtimes: {local: {tags: [1]}}\n")
 
 
 @pytest.mark.parametrize("tags", ["{gpu: 0}", "3", "{gpu: many}"])

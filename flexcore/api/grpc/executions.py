@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from flexcore.api.following import follow
 from flexcore.api.grpc.context import Context
-from flexcore.api.grpc.received import DEFAULT_WORKSPACE, json_in, moment_in, optional, span_in
+from flexcore.api.grpc.received import DEFAULT_WORKSPACE, json_in, limit_in, moment_in, optional, span_in
 from flexcore.api.v1 import execution_pb2 as pb
 from flexcore.api.v1.execution_pb2_grpc import ExecutionServiceServicer
 from flexcore.common.documents import enum_number, enum_word, fill
@@ -51,7 +51,7 @@ class ExecutionEntrance(ExecutionServiceServicer):
 
     async def ListHistory(self, request: pb.ListHistoryRequest, context: Context) -> pb.ListHistoryResponse:
         """Give what happened."""
-        limit = request.limit or _DEFAULT_HISTORY_LIMIT
+        limit = limit_in(request.limit, _DEFAULT_HISTORY_LIMIT)
         page = await self._control_plane.history(ExecutionId(request.id), request.after, limit)
         response = pb.ListHistoryResponse(next=page.next)
         for each in page.items:
@@ -93,6 +93,7 @@ class ExecutionEntrance(ExecutionServiceServicer):
             newest=request.newest,
             results={path: json_in(value) for path, value in request.results.items()},
             reason=request.reason,
+            idempotency_key=optional(request, "idempotency_key"),
         )
         started = await self._control_plane.retry(wanted)
         return pb.RetryExecutionResponse(id=started.id, existing=started.existing)
@@ -135,7 +136,7 @@ def _query(request: pb.ListExecutionsRequest) -> ExecutionQuery:
         labels=dict(request.labels),
         search=optional(request, "search"),
         failed_step=optional(request, "failed_step"),
-        limit=request.limit or _DEFAULT_LIMIT,
+        limit=limit_in(request.limit, _DEFAULT_LIMIT),
         cursor=optional(request, "cursor"),
     )
 

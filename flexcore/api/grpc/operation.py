@@ -1,7 +1,7 @@
 """Looking after an installation over gRPC."""
 
 from flexcore.api.grpc.context import Context
-from flexcore.api.grpc.received import DEFAULT_WORKSPACE, kinds_in, moment_in, optional, span_in
+from flexcore.api.grpc.received import DEFAULT_WORKSPACE, kinds_in, limit_in, moment_in, optional, span_in
 from flexcore.api.v1 import operation_pb2 as pb
 from flexcore.api.v1.operation_pb2_grpc import OperationServiceServicer
 from flexcore.common.documents import fill
@@ -32,7 +32,7 @@ class OperationEntrance(OperationServiceServicer):
             since=moment_in(request, "since"),
             actor=optional(request, "actor"),
             subject=optional(request, "subject"),
-            limit=request.limit or _DEFAULT_LIMIT,
+            limit=limit_in(request.limit, _DEFAULT_LIMIT),
             cursor=optional(request, "cursor"),
         )
         page = await self._control_plane.audit(query)

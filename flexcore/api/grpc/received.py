@@ -1,5 +1,6 @@
 """Reading requests: what a caller may have got wrong becomes InvalidRequest here."""
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
@@ -13,9 +14,11 @@ from flexcore.common.v1.json_pb2 import Json
 from flexcore.common.values import json_value, moment
 from flexcore.model.errors import InvalidRequest
 from flexcore.model.requests import Bundle, Collectable
+from flexcore.model.units import LONGEST
 from flexcore.model.values import JSON
 
 DEFAULT_WORKSPACE = "default"
+_MOST_OF_A_LIST = 1000
 
 
 def optional(request: Message, name: str) -> str | None:
@@ -26,7 +29,10 @@ def optional(request: Message, name: str) -> str | None:
 def json_in(message: Json) -> JSON:
     """Read a JSON value."""
     try:
-        return json_value(message)
+        value = json_value(message)
+        if "\\u" in message.text:
+            json.dumps(value, ensure_ascii=False).encode()  # half of a pair on its own is no text
+        return value
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"not JSON: {error}") from error
 
@@ -47,9 +53,19 @@ def span_in(request: Message, name: str) -> timedelta | None:
         return None
     message: Duration = getattr(request, name)
     try:
-        return message.ToTimedelta()
+        span = message.ToTimedelta()
     except (ValueError, OverflowError) as error:
         raise InvalidRequest(f"{name} is out of range") from error
+    if not timedelta(0) <= span <= LONGEST:
+        raise InvalidRequest(f"{name} is out of range", hint=f"from nothing to {LONGEST.days} days")
+    return span
+
+
+def limit_in(number: int, default: int) -> int:
+    """Read how many of a list are wanted; 0 is as good as unset. Lists are paged, so that no answer is too large."""
+    if not 0 <= number <= _MOST_OF_A_LIST:
+        raise InvalidRequest(f"limit is out of range: {number}", hint=f"at most {_MOST_OF_A_LIST}; read page by page")
+    return number or default
 
 
 def kinds_in(names: Iterable[str]) -> frozenset[Collectable]:

@@ -19,10 +19,12 @@ from flexcore.api.bundles import DEFAULT_FILE_NAME, uploaded_bundle
 from flexcore.api.http.problems import refused_input
 from flexcore.model.errors import InvalidInput, InvalidRequest
 from flexcore.model.requests import Bundle
+from flexcore.model.units import LONGEST
 
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
 
 _SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)?")
+_HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -142,7 +144,10 @@ def span_of(text: str) -> timedelta:
     match = _SPAN.fullmatch(text)
     if match is None:
         raise InvalidInput(f"not a span of time: {text!r}", hint="a number and a unit: 500ms, 30s, 5m, 1.5h")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2] or "s"])
+    span = timedelta(seconds=float(match[1]) * _UNITS[match[2] or "s"])
+    if span > LONGEST:
+        raise InvalidInput(f"too long a span of time: {text!r}", hint=f"at most {LONGEST.days}d")
+    return span
 
 
 def optional_span(text: str | None) -> timedelta | None:
@@ -152,7 +157,10 @@ def optional_span(text: str | None) -> timedelta | None:
 
 def _strict_json(raw: bytes) -> Any:
     try:
-        return json.loads(_decoded(raw), parse_constant=_refuse_constant, object_pairs_hook=_without_repeats)
+        document = json.loads(_decoded(raw), parse_constant=_refuse_constant, object_pairs_hook=_without_repeats)
+        if _HALF_CHARACTER.search(raw):
+            json.dumps(document, ensure_ascii=False).encode()  # half of a pair on its own is no text
+        return document
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from error
 

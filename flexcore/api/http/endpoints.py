@@ -3,7 +3,7 @@
 import asyncio
 import json
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response
@@ -59,6 +59,14 @@ Wait = Annotated[
 def answer(document: Any, status: int = 200) -> Response:
     """Answer with a document as it is. Not through a model: large documents would be copied and checked again."""
     return Response(json.dumps(document, allow_nan=False), status_code=status, media_type="application/json")
+
+
+def in_utc(at: datetime | None) -> datetime | None:
+    """Give a moment in the time zone that everything is kept in."""
+    try:
+        return None if at is None else at.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidInput(f"out of range: {at}") from error
 
 
 def listed(page: Page[Any]) -> Response:

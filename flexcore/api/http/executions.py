@@ -1,13 +1,12 @@
 """Executions over HTTP."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Header, Query, Request, Response
 from pydantic import AwareDatetime
 
 from flexcore.api.http.bodies import CancelBody, ExplainBody, RetryBody, StartBody, optional_span, read
-from flexcore.api.http.endpoints import Plane, Server, Wait, Workspace, acknowledged, answer, listed
+from flexcore.api.http.endpoints import Plane, Server, Wait, Workspace, acknowledged, answer, in_utc, listed
 from flexcore.model.ids import ExecutionId
 from flexcore.model.lifecycle import ExecutionStatus
 from flexcore.model.requests import ExecutionQuery, LogPage, RetryRequest, StartRequest, labels_in
@@ -54,8 +53,8 @@ async def list_some(
         workspace=workspace,
         workflow=workflow,
         status=status,
-        since=_utc(since),
-        until=_utc(until),
+        since=in_utc(since),
+        until=in_utc(until),
         unfinished=unfinished,
         labels=labels_in(label or ()),
         search=search,
@@ -93,10 +92,10 @@ async def cancel(request: Request, plane: Plane, id: str) -> Response:
     return answer({"id": id}, 202)
 
 
-async def retry(request: Request, server: Server, id: str, wait: Wait = None) -> Response:
+async def retry(request: Request, server: Server, id: str, wait: Wait = None, key: Key = None) -> Response:
     """Start a new, linked execution that reuses the results above a step."""
     body = await read(request, RetryBody)
-    wanted = RetryRequest(id=ExecutionId(id), **body.model_dump())
+    wanted = RetryRequest(id=ExecutionId(id), idempotency_key=key, **body.model_dump())
     return await acknowledged(server, await server.control_plane.retry(wanted), wait)
 
 
@@ -113,7 +112,3 @@ async def explain(request: Request, plane: Plane) -> Response:
 
 def _log_page(page: LogPage) -> Response:
     return answer({"pieces": list(page.pieces), "next": page.next, "ended": page.ended})
-
-
-def _utc(at: datetime | None) -> datetime | None:
-    return None if at is None else at.astimezone(UTC)

@@ -1,13 +1,12 @@
 """Looking after an installation over HTTP: what is old, and who changed what."""
 
-from datetime import UTC
 from typing import Annotated
 
 from fastapi import Query, Request, Response
 from pydantic import AwareDatetime
 
 from flexcore.api.http.bodies import CollectBody, optional_span, read
-from flexcore.api.http.endpoints import Plane, Workspace, answer, listed
+from flexcore.api.http.endpoints import Plane, Workspace, answer, in_utc, listed
 from flexcore.model.requests import AuditQuery, Collectable, CollectRequest
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
@@ -36,7 +35,7 @@ async def audit(
     """Say who changed what, newest first."""
     query = AuditQuery(
         workspace=workspace,
-        since=None if since is None else since.astimezone(UTC),
+        since=in_utc(since),
         actor=actor,
         subject=subject,
         limit=limit,

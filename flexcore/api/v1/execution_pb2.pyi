@@ -1311,6 +1311,7 @@ class RetryExecutionRequest(_message.Message):
     NEWEST_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names this request in logs and errors; the caller's choice."""
     id: _builtins.str
@@ -1323,6 +1324,8 @@ class RetryExecutionRequest(_message.Message):
     """Take the version that new executions take. Goes with `everything` only."""
     reason: _builtins.str
     """Why results are given by hand."""
+    idempotency_key: _builtins.str
+    """The same key and the same request give the same execution again; another request with the key is refused."""
     @_builtins.property
     def results(self) -> _containers.MessageMap[_builtins.str, _json_pb2.Json]:
         """Results given by hand for steps that failed, by the step's path."""
@@ -1337,14 +1340,20 @@ class RetryExecutionRequest(_message.Message):
         newest: _builtins.bool = ...,
         results: _abc.Mapping[_builtins.str, _json_pb2.Json] | None = ...,
         reason: _builtins.str = ...,
+        idempotency_key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_from_step", b"_from_step", "from_step", b"from_step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_from_step", b"_from_step", "_idempotency_key", b"_idempotency_key", "from_step", b"from_step", "idempotency_key", b"idempotency_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_step", b"_from_step", "everything", b"everything", "from_step", b"from_step", "id", b"id", "newest", b"newest", "reason", b"reason", "request_id", b"request_id", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_step", b"_from_step", "_idempotency_key", b"_idempotency_key", "everything", b"everything", "from_step", b"from_step", "id", b"id", "idempotency_key", b"idempotency_key", "newest", b"newest", "reason", b"reason", "request_id", b"request_id", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__from_step: _TypeAlias = _typing.Literal["from_step"]  # noqa: Y015
     _WhichOneofArgType__from_step: _TypeAlias = _typing.Literal["_from_step", b"_from_step"]  # noqa: Y015
+    _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
+    _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__from_step) -> _WhichOneofReturnType__from_step | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
 
 Global___RetryExecutionRequest: _TypeAlias = RetryExecutionRequest  # noqa: Y015
 

@@ -18,5 +18,6 @@ class QueueService:
     async def run_once(self) -> int:
         """Look once; give how many were told that there may be a place."""
         told = await self.queues.look()
-        self.interval = _SHORT if told or not self.queues.is_waiting else min(self.interval * 1.25, _LONG)
+        moves = told or self.queues.is_held_up or not self.queues.is_waiting
+        self.interval = _SHORT if moves else min(self.interval * 1.25, _LONG)
         return told

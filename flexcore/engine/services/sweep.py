@@ -16,7 +16,7 @@ import structlog
 from flexcore.model.errors import FlexCoreError, NotFound
 from flexcore.model.execution import ExecutionState
 from flexcore.model.ids import AttemptId, ExecutionId, external_name
-from flexcore.runtime.interface import AttemptScope, CleanupReport, Runtime, Survey
+from flexcore.runtime.interface import AttemptScope, CleanupReport, ExecutionScope, Runtime, Survey
 
 _log = structlog.get_logger(__name__)
 
@@ -63,11 +63,13 @@ class SweepService:
             # there, and one that is no longer in flight never will be again.
             report = await runtime.cleanup(Survey(self.installation))
             left = await self._left(_ours(report, self.installation))
+            over = [each for each in sorted(report.executions) if await self._is_over(each)]
         except FlexCoreError as error:
             _log.warning("sweep.postponed", runtime=name, reason=error.message)
             return []
         turns = asyncio.Semaphore(_AT_ONCE)
         gone = await asyncio.gather(*(self._end(name, runtime, attempt, turns) for attempt in left))
+        await asyncio.gather(*(self._forget(name, runtime, execution, turns) for execution in over))
         return [attempt for attempt, is_gone in zip(left, gone, strict=True) if is_gone]
 
     async def _left(self, attempts: Iterable[AttemptId]) -> list[AttemptId]:
@@ -82,6 +84,25 @@ class SweepService:
                 continue
             left += [each for each in group if each not in busy]
         return left
+
+    async def _is_over(self, execution: ExecutionId) -> bool:
+        """Say whether no attempt will ever go on from what is kept of an execution."""
+        try:
+            return (await self.state_of(execution)).header.status.is_terminal
+        except NotFound:
+            return True
+        except FlexCoreError as error:
+            _log.warning("sweep.cannot_judge", execution=execution, reason=error.message)
+            return False
+
+    async def _forget(self, name: str, runtime: Runtime, execution: ExecutionId, turns: asyncio.Semaphore) -> None:
+        async with turns:
+            try:
+                await runtime.cleanup(ExecutionScope(execution=execution, grace=timedelta(0)))
+            except FlexCoreError as error:
+                _log.warning("sweep.not_removed", runtime=name, execution=execution, reason=error.message)
+                return
+        _log.info("sweep.removed", runtime=name, execution=execution)
 
     async def _end(self, name: str, runtime: Runtime, attempt: AttemptId, turns: asyncio.Semaphore) -> bool:
         async with turns:

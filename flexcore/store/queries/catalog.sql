@@ -43,7 +43,8 @@ WHERE workspace = :workspace AND name = :name
 -- name: move_head :count
 -- An older version becomes the current one again; when it was deployed stays as it was.
 UPDATE workflows SET version = :version
-WHERE workspace = :workspace AND name = :name AND version = :from;
+WHERE workspace = :workspace AND name = :name AND version = :from
+    AND EXISTS (SELECT 1 FROM definitions WHERE workspace = :workspace AND name = :name AND version = :version);
 
 -- name: definition :one
 -- A version by its hash: also one whose name was deleted, because executions refer to it.

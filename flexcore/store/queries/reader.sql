@@ -128,10 +128,6 @@ SELECT DISTINCT execution FROM claims WHERE pool = :pool AND queued IS NULL ORDE
 -- How many places of a pool are taken now.
 SELECT count(*) FROM claims WHERE pool = :pool AND queued IS NULL;
 
--- name: ranks_of_pool :rows
--- The order of a queue, as far as anybody wants to read it.
-SELECT execution, path FROM claims WHERE pool = :pool AND queued IS NOT NULL ORDER BY queued, execution, path LIMIT 100;
-
 -- name: claims_of_execution :rows
 -- What `verify` compares with the rows that these are derived from.
 SELECT pool, path, queued FROM claims WHERE execution = :execution ORDER BY pool, path;

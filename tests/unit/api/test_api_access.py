@@ -111,7 +111,7 @@ async def calls(address: str, metadata: list[tuple[str, str]]) -> dict[str, grpc
             opened: Any = channel.stream_stream(method)  # without types, as bytes
             call = opened(iter([b""]), metadata=metadata)
             try:
-                await asyncio.wait_for(call.read(), 5)
+                await asyncio.wait_for(call.read(), 30)
                 found[method] = None
             except grpc.aio.AioRpcError as error:
                 found[method] = error

@@ -138,14 +138,17 @@ async def test_history_logs_cancel_retry_delete(server: Running) -> None:
         history = await sdk.history(KNOWN, 1, 2)
         logs = await sdk.logs(KNOWN, "fan[3].score", "c")
         await sdk.cancel(KNOWN, "enough")
-        await sdk.retry(RetryRequest(id=KNOWN, from_step="a", results={"b": [1, None]}, reason="known"))
+        results = {"b": [1, None]}
+        await sdk.retry(RetryRequest(id=KNOWN, from_step="a", results=results, reason="known", idempotency_key="once"))
         await sdk.delete_workflow("orders", "w")
         first = list(server.plane.asked)
         history_body = (await http.get(f"{V1}/executions/{KNOWN}/events?after=1&limit=2")).json()
         logs_body = (await http.get(f"{V1}/executions/{KNOWN}/steps/fan%5B3%5D.score/logs?cursor=c")).json()
         cancel = await http.post(f"{V1}/executions/{KNOWN}:cancel", json={"reason": "enough"})
         retry = await http.post(
-            f"{V1}/executions/{KNOWN}:retry", json={"from_step": "a", "results": {"b": [1, None]}, "reason": "known"}
+            f"{V1}/executions/{KNOWN}:retry",
+            json={"from_step": "a", "results": results, "reason": "known"},
+            headers={"Idempotency-Key": "once"},
         )
         delete = await http.delete(f"{V1}/workflows/orders?workspace=w")
 

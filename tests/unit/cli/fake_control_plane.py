@@ -80,6 +80,7 @@ class FakeControlPlane:
     error: Exception | None = None
     hangs: bool = False
     is_stubborn: bool = False
+    details: Document = field(default_factory=lambda: {"version": "v-1"})  # of lines of the audit trail
     asked: list[Any] = field(default_factory=list)
 
     def connect(self, options: Options) -> AbstractAsyncContextManager[ControlPlaneApi]:
@@ -161,7 +162,7 @@ class FakeControlPlane:
         """Give three lines, two at a time."""
         self.asked.append(query)
         line = {"at": "2026-01-02T12:00:00Z", "workspace": "default", "actor": "ann", "action": "pin"}
-        lines = [{**line, "subject": f"w{n}", "details": {"version": "v-1"}, "outcome": "done"} for n in (3, 2, 1)]
+        lines = [{**line, "subject": f"w{n}", "details": self.details, "outcome": "done"} for n in (3, 2, 1)]
         at = int(query.cursor or 0)
         count = min(2, query.limit)
         return Page(tuple(lines[at : at + count]), str(at + count) if at + count < len(lines) else None)

@@ -10,6 +10,7 @@ from fake_control_plane import PLACEMENT, FakeControlPlane, execution, history, 
 from flexcore.cli import bulk
 from flexcore.cli.app import run
 from flexcore.cli.options import Options, Output
+from flexcore.cli.summary import headline
 from flexcore.model.errors import (
     AlreadyExists,
     Diagnostic,
@@ -17,6 +18,7 @@ from flexcore.model.errors import (
     PermissionDenied,
     StoreUnavailable,
 )
+from flexcore.model.ids import ExecutionId
 from flexcore.model.requests import Bundle, ExecutionQuery, LogPage, RetryRequest, StartRequest, TaskRequest
 
 WORKFLOW = """\
@@ -64,6 +66,10 @@ def test_execute_prints_the_summary_on_stdout_and_progress_on_stderr(fake: FakeC
     assert "fetch | hello" in err
     assert "fetch  succeeded in 2.00s, 27,004 rows" in err
     assert "\x1b" not in out + err
+
+
+def test_what_never_began_took_no_time() -> None:
+    assert headline(execution(status="cancelled", duration_s=None)) == "etl  exe_1  cancelled"
 
 
 def test_execute_as_json_prints_the_document_alone(fake: FakeControlPlane, capsys: Capture) -> None:
@@ -185,6 +191,37 @@ def test_a_common_option_behind_two_dashes_is_an_argument(fake: FakeControlPlane
 )
 def test_wrong_usage_exits_with_2(fake: FakeControlPlane, line: str) -> None:
     assert flexcore(fake, line) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("gc --kind nothing", "'nothing' is not one of"),
+        ("workflow show", "Missing argument 'NAME'"),
+        ("workflow list --colour", "No such option"),
+        ("workflw list", "Did you mean 'workflow'?"),
+        ("workflow", "Usage: flexcore workflow"),
+        ("--server", "--server needs a value"),
+    ],
+)
+def test_wrong_usage_is_one_document_where_json_is_asked_for(
+    fake: FakeControlPlane, capsys: Capture, line: str, message: str
+) -> None:
+    assert flexcore(fake, "--output json", *line.split()) == 2
+
+    out, err = capsys.readouterr()
+    error = json.loads(out)["error"]
+    assert (error["code"], message in error["message"], "\n" in error["message"]) == ("invalid_request", True, False)
+    assert error["hint"]
+    assert message in err
+
+
+def test_acting_on_many_gives_each_its_own_key(fake: FakeControlPlane) -> None:
+    fake.documents = {"exe_1": execution("exe_1", "failed")}
+
+    flexcore(fake, "execution retry --workflow etl --yes")
+
+    assert last(fake, RetryRequest) == RetryRequest(id=ExecutionId("exe_1"), idempotency_key="retry of exe_1")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Folders of workflows, versions, collecting and the audit trail on the command line."""
 
 import json
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -43,6 +44,9 @@ def flexcore(fake: FakeControlPlane, line: str) -> int:
 
 def test_workflow_files_are_those_with_steps(folder: Path) -> None:
     (folder / "bad.yaml").write_text("steps: [\nname: bad\n")
+    os.mkfifo(folder / "pipe.yaml")
+    (folder / "nowhere.yaml").symlink_to("gone.yaml")
+    (folder / "deep" / "around").symlink_to(folder)
 
     found = [path.relative_to(folder).as_posix() for path in workflow_files(folder)]
 
@@ -55,6 +59,12 @@ def test_a_dry_run_deploys_nothing(fake: FakeControlPlane, folder: Path, capsys:
     out = capsys.readouterr().out
     assert fake.deployed == {}
     assert out.splitlines() == ["b  v-1  new", "c  v-1  new", "2 workflows: 2 new; nothing was deployed"]
+
+
+def test_a_file_named_in_two_ways_is_deployed_once(fake: FakeControlPlane, folder: Path) -> None:
+    assert flexcore(fake, "workflow deploy deep deep/../deep/b.yml ./deep/c.json") == 0
+
+    assert set(fake.deployed) == {"b", "c"}
 
 
 def test_the_same_name_twice_is_refused_before_anything_is_stored(
@@ -123,3 +133,11 @@ def test_audit_is_a_table(fake: FakeControlPlane, capsys: Capture) -> None:
     header, line = capsys.readouterr().out.splitlines()
     assert header.split() == ["AT", "ACTOR", "ACTION", "SUBJECT", "OUTCOME", "DETAILS"]
     assert line.split()[1:] == ["ann", "pin", "w3", "done", "version=v-1"]
+
+
+def test_audit_shows_lists_in_a_line(fake: FakeControlPlane, capsys: Capture) -> None:
+    fake.details = {"results_given_for": ["fan", "load"], "count": 2, "existing": True}
+
+    assert flexcore(fake, "audit --limit 1") == 0
+
+    assert capsys.readouterr().out.rstrip().endswith("results_given_for=fan,load count=2 existing=true")

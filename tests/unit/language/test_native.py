@@ -223,9 +223,9 @@ def test_an_existing_file_is_asked_for_in_normal_form() -> None:
     ids=range(16),
 )
 def test_what_is_no_document_is_refused_quickly(text: str | bytes, message: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     workflow, problems = check(text, "w.yaml")
-    elapsed = time.perf_counter() - started
+    elapsed = time.process_time() - started
 
     assert workflow is None
     assert any(message in str(problem) for problem in problems)
@@ -247,9 +247,9 @@ def test_what_is_no_document_is_refused_quickly(text: str | bytes, message: str)
     ids=["empty_steps", "many_steps", "many_keys", "many_mistakes", "holes", "folded_holes", "aliases"],
 )
 def test_a_flood_is_refused_in_bounded_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     workflow, problems = check(text, "w.yaml")
-    elapsed = time.perf_counter() - started
+    elapsed = time.process_time() - started
 
     assert workflow is None
     assert 0 < len(problems) <= 201
@@ -263,9 +263,9 @@ def test_ten_thousand_steps_that_name_each_other_are_read_in_reasonable_time() -
     )
     text = "name: w\nsteps:\n- {id: s0, type: transform, with: {value: 1}}\n" + steps
 
-    started = time.perf_counter()
+    started = time.process_time()
     workflow = parse(text, "w.yaml")
-    elapsed = time.perf_counter() - started
+    elapsed = time.process_time() - started
 
     assert len(workflow.steps) == 10_000
     assert elapsed < 10
@@ -276,9 +276,9 @@ def test_ten_thousand_unknown_names_are_refused_in_bounded_time() -> None:
         f'- {{id: s{n}, type: transform, with: {{value: "${{{{ results.s{n}x }}}}"}}}}\n' for n in range(10_000)
     )
 
-    started = time.perf_counter()
+    started = time.process_time()
     _, problems = check("name: w\nsteps:\n" + steps, "w.yaml")
-    elapsed = time.perf_counter() - started
+    elapsed = time.process_time() - started
 
     assert problems[-1].code == "too-many-problems"
     assert elapsed < 10
@@ -291,9 +291,9 @@ def test_a_usual_file_is_read_within_milliseconds() -> None:
     parse(text, "w")
 
     def once() -> float:
-        started = time.perf_counter()
+        started = time.process_time()
         parse(text, "w")
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     assert min(once() for _ in range(20)) < 0.005
 
