@@ -6,6 +6,7 @@ because the machine underneath may be any.
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -130,6 +131,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the work: to see that it runs")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
+    gc.set_threshold(20_000)  # as the console script does, which starts every server
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     sizes = QUICK if arguments.quick else FULL
     with tempfile.TemporaryDirectory(prefix="flexcore-benchmark-") as folder:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from flexcore.engine.fold import CONTROL_KINDS
+from flexcore.engine.draft import CONTROL_KINDS
 from flexcore.engine.work import CancelChild, EndAttempt, Work
 from flexcore.model import changes as c
 from flexcore.model.execution import StepState

@@ -4,103 +4,17 @@ Nothing here evaluates, places, looks up or reads a clock: a change holds every 
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, assert_never
 
+from flexcore.engine.draft import Draft
 from flexcore.model import changes as c
 from flexcore.model.changes import Change, HistoryEntry
 from flexcore.model.execution import NEXT_ATTEMPT, ExecutionHeader, ExecutionState, ScopeState, StepState
 from flexcore.model.graph import scope_of, split_scope
 from flexcore.model.ids import ON_FAILURE, ROOT, ExecutionId, Scope, StepPath
 from flexcore.model.lifecycle import ExecutionStatus, StepStatus
-from flexcore.model.pools import Claim
-
-CONTROL_KINDS = frozenset({"branch", "parallel", "foreach", "while", "try"})
-"""Kinds that are active only through the steps inside them."""
-
-
-class Draft:
-    """A state being worked on: private to one decision or one fold, never shared."""
-
-    __slots__ = (
-        "active",
-        "header",
-        "held",
-        "queued",
-        "scopes",
-        "seq",
-        "steps",
-        "suspended",
-        "touched_scopes",
-        "touched_steps",
-    )
-
-    def __init__(self, state: ExecutionState) -> None:
-        self.header = state.header
-        self.steps = dict(state.steps)
-        self.scopes = dict(state.scopes)
-        self.seq = state.seq
-        self.active = state.active
-        self.suspended = state.suspended
-        self.held = dict(state.held)
-        self.queued = dict(state.queued)
-        self.touched_steps: dict[StepPath, None] = {}
-        self.touched_scopes: dict[Scope, None] = {}
-
-    def freeze(self) -> ExecutionState:
-        """Give the state as it now is."""
-        return ExecutionState(
-            header=self.header,
-            steps=self.steps,
-            scopes=self.scopes,
-            seq=self.seq,
-            active=self.active,
-            suspended=self.suspended,
-            held=self.held,
-            queued=self.queued,
-        )
-
-    def put(self, step: StepState) -> None:
-        """Set a step, and keep count of what is active and of how many steps of its list have ended."""
-        old = self.steps.get(step.path)
-        self.steps[step.path] = step
-        self.touched_steps[step.path] = None
-        self._count(step, None if old is None else old.status)
-        if step.claims or (old is not None and old.claims):
-            self._hold(old.claims if old is not None else (), step.claims)
-        if step.full:
-            self.queued[step.path] = step.full
-        elif self.queued:
-            self.queued.pop(step.path, None)
-
-    def _hold(self, before: tuple[Claim, ...], after: tuple[Claim, ...]) -> None:
-        for claim in before:
-            self.held[claim.pool] -= 1
-            if not self.held[claim.pool]:
-                del self.held[claim.pool]  # with a `key` there may be as many pools as items
-        for claim in after:
-            self.held[claim.pool] = self.held.get(claim.pool, 0) + 1
-
-    def _count(self, step: StepState, before: StepStatus | None) -> None:
-        after = step.status
-        if before is after:
-            return
-        self.suspended += (after is StepStatus.SUSPENDED) - (before is StepStatus.SUSPENDED)
-        if step.kind not in CONTROL_KINDS:
-            self.active += (after in _ACTIVE) - (before in _ACTIVE)
-        if after.is_terminal:
-            scope = scope_of(step.path)
-            if (around := self.scopes.get(scope)) is not None:
-                self.put_scope(replace(around, ended=around.ended + 1))
-
-    def put_scope(self, scope: ScopeState) -> None:
-        """Set a scope."""
-        self.scopes[scope.scope] = scope
-        self.touched_scopes[scope.scope] = None
-
-
-_ACTIVE = frozenset({StepStatus.PENDING, StepStatus.RUNNING})
+from flexcore.model.rebuilding import rebuilt
 
 
 def empty(id: ExecutionId) -> ExecutionState:
@@ -177,7 +91,7 @@ def _begun(draft: Draft, path: StepPath, kind: str, at: datetime) -> StepState:
 def _ended(draft: Draft, change: _Ended, at: datetime) -> StepState:
     step = _begun(draft, change.path, change.kind, at)
     # Rebuilt once: this is the hottest line of all.
-    return replace(
+    return rebuilt(
         step,
         finished_at=at,
         waiting_for="",
@@ -239,7 +153,7 @@ def _moved(draft: Draft, change: _Moved, at: datetime) -> StepState:
             return _dispatched(draft, change, at)
         case c.StepSubmitted(handle=handle, expires_at=expires_at):
             step = draft.steps[change.path]
-            return replace(
+            return rebuilt(
                 step,
                 status=StepStatus.RUNNING,
                 handle=handle,
@@ -249,7 +163,7 @@ def _moved(draft: Draft, change: _Moved, at: datetime) -> StepState:
                 waiting_for="",  # `due_at` stays: a late report must not take away the alarm of a postponed attempt
             )
         case c.StepUnplaced():
-            return replace(
+            return rebuilt(
                 _begun(draft, change.path, change.kind, at),
                 status=StepStatus.PENDING,
                 placement=change.placement,
@@ -262,10 +176,10 @@ def _moved(draft: Draft, change: _Moved, at: datetime) -> StepState:
         case c.StepPostponed():
             step = draft.steps[change.path]
             spent = {**step.spent, "postponed": step.spent.get("postponed", 0) + 1}
-            return replace(step, due_at=change.due_at, waiting_for=change.waiting_for, spent=spent)
+            return rebuilt(step, due_at=change.due_at, waiting_for=change.waiting_for, spent=spent)
         case c.StepRetryScheduled(budget=budget):
             step = draft.steps[change.path]
-            return replace(
+            return rebuilt(
                 step,
                 status=StepStatus.PENDING,
                 failure=change.failure,
@@ -280,7 +194,7 @@ def _moved(draft: Draft, change: _Moved, at: datetime) -> StepState:
                 queued_at=None,
             )
         case c.StepStarted(loop=loop, child=child, expires_at=expires_at):
-            return replace(
+            return rebuilt(
                 _begun(draft, change.path, change.kind, at),
                 status=StepStatus.RUNNING,
                 loop=loop,
@@ -290,7 +204,7 @@ def _moved(draft: Draft, change: _Moved, at: datetime) -> StepState:
                 started_at=at,
             )
         case c.StepSuspended():
-            return replace(
+            return rebuilt(
                 _begun(draft, change.path, change.kind, at),
                 status=StepStatus.SUSPENDED,
                 due_at=change.due_at,
@@ -298,14 +212,14 @@ def _moved(draft: Draft, change: _Moved, at: datetime) -> StepState:
                 started_at=at,
             )
         case c.StepEnding(error_class=error_class):
-            return replace(draft.steps[change.path], ending=error_class)
+            return rebuilt(draft.steps[change.path], ending=error_class)
         case _:
             assert_never(change)
 
 
 def _queued(draft: Draft, change: c.StepQueued, at: datetime) -> StepState:
     step = _begun(draft, change.path, change.kind, at)
-    return replace(
+    return rebuilt(
         step,
         status=StepStatus.PENDING,
         placement=change.placement,
@@ -347,7 +261,7 @@ def _close_scope(draft: Draft, change: c.ScopeClosed) -> None:
         status = StepStatus.CANCELLED
     else:
         status = StepStatus.FAILED if change.failure else StepStatus.SUCCEEDED
-    draft.put_scope(replace(draft.scopes[change.scope], status=status, result=change.result, failure=change.failure))
+    draft.put_scope(rebuilt(draft.scopes[change.scope], status=status, result=change.result, failure=change.failure))
     _count_iteration(draft, change.scope, finished=1, failed=int(change.failure is not None))
 
 
@@ -357,13 +271,13 @@ def _count_iteration(draft: Draft, scope: Scope, *, started: int = 0, finished: 
     owner = draft.steps[split_scope(scope)[0]]
     if owner.loop is not None:
         loop = owner.loop
-        loop = replace(
+        loop = rebuilt(
             loop,
             started=loop.started + started,
             finished=loop.finished + finished,
             failed=loop.failed + failed,
         )
-        draft.put(replace(owner, loop=loop))
+        draft.put(rebuilt(owner, loop=loop))
 
 
 def _header(draft: Draft, change: _HeaderChange, at: datetime) -> ExecutionHeader:
@@ -372,24 +286,24 @@ def _header(draft: Draft, change: _HeaderChange, at: datetime) -> ExecutionHeade
         case c.ExecutionAccepted():
             return _accepted(header.id, change, at)
         case c.ExecutionQueued(full=full):
-            return replace(header, full=full)
+            return rebuilt(header, full=full)
         case c.ExecutionStarted(claims=claims):
             draft.put_scope(ScopeState(scope=ROOT, status=StepStatus.RUNNING, ended=_already_ended(draft)))
-            return replace(header, status=ExecutionStatus.RUNNING, started_at=at, claims=claims, full=())
+            return rebuilt(header, status=ExecutionStatus.RUNNING, started_at=at, claims=claims, full=())
         case c.ExecutionSuspended():
-            return replace(header, status=ExecutionStatus.SUSPENDED)
+            return rebuilt(header, status=ExecutionStatus.SUSPENDED)
         case c.ExecutionResumed():
-            return replace(header, status=ExecutionStatus.RUNNING)
+            return rebuilt(header, status=ExecutionStatus.RUNNING)
         case c.CancelRequested(reason=reason, timed_out=timed_out):
-            return replace(header, cancel_requested=reason, timed_out=timed_out)
+            return rebuilt(header, cancel_requested=reason, timed_out=timed_out)
         case c.ExecutionSucceeded(output=output):
-            ended = replace(header, status=ExecutionStatus.SUCCEEDED, output=output, finished_at=at)
+            ended = rebuilt(header, status=ExecutionStatus.SUCCEEDED, output=output, finished_at=at)
             return _released(ended)
         case c.ExecutionFailed(failure=failure):
-            ended = replace(header, status=ExecutionStatus.FAILED, failure=failure, finished_at=at)
+            ended = rebuilt(header, status=ExecutionStatus.FAILED, failure=failure, finished_at=at)
             return _released(ended)
         case c.ExecutionCancelled(failure=failure):
-            ended = replace(header, status=ExecutionStatus.CANCELLED, failure=failure, finished_at=at)
+            ended = rebuilt(header, status=ExecutionStatus.CANCELLED, failure=failure, finished_at=at)
             return _released(ended)
         case _:
             assert_never(change)
@@ -401,7 +315,7 @@ def _already_ended(draft: Draft) -> int:
 
 
 def _released(header: ExecutionHeader) -> ExecutionHeader:
-    return replace(header, claims=(), full=()) if header.claims or header.full else header
+    return rebuilt(header, claims=(), full=()) if header.claims or header.full else header
 
 
 def _accepted(id: ExecutionId, change: c.ExecutionAccepted, at: datetime) -> ExecutionHeader:

@@ -6,7 +6,8 @@ from datetime import datetime
 
 import structlog
 
-from flexcore.engine.fold import Draft, apply
+from flexcore.engine.draft import Draft
+from flexcore.engine.fold import apply
 from flexcore.engine.work import Decision
 from flexcore.model import changes as c
 from flexcore.model.changes import Change, HistoryEntry

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from flexcore.analyzer.place import StepView
-from flexcore.engine.fold import Draft, apply
+from flexcore.engine.draft import Draft
+from flexcore.engine.fold import apply
 from flexcore.engine.render import Answer, Query
 from flexcore.model import changes as c
 from flexcore.model.changes import Change

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 from flexcore.analyzer.place import StepView
 from flexcore.engine.decide import decide, resume
-from flexcore.engine.fold import Draft, apply, empty, fold
+from flexcore.engine.draft import Draft
+from flexcore.engine.fold import apply, empty, fold
 from flexcore.engine.journal import change_set
 from flexcore.engine.render import Answer
 from flexcore.engine.work import (
