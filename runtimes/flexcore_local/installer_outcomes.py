@@ -78,4 +78,5 @@ def _message(text: str) -> str:
         return ""
     told = [line.removeprefix("error:").removeprefix("cause:").strip() for line in lines[first:]]
     hints = next((at for at, line in enumerate(told) if line.startswith("hint:")), len(told))
-    return f"cannot install the packages: {': '.join(filter(None, told[:hints]))}"[:_LONGEST]
+    said = [line for line in told[:hints] if line.strip("^~")]  # without what points at a place in the line above
+    return f"cannot install the packages: {': '.join(said).replace('.: ', '. ')}"[:_LONGEST]

@@ -25,6 +25,7 @@ from flexcore.runtime.interface import (
     Survey,
 )
 from flexcore.runtime.plugin import RuntimeContext
+from flexcore.runtime.state_folder import problem_with
 from flexcore_local.attempts import ProcessAttempts
 from flexcore_local.config import LocalConfig
 from flexcore_local.environments import Environments
@@ -116,11 +117,7 @@ class LocalRuntime:
 def _problem(folder: Path) -> str:
     if not Path("/proc/self/stat").exists():
         return f"the local runtime needs Linux with /proc, and this is {sys.platform}"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        return f"the state folder cannot be made: {error}"
-    return "" if os.access(folder, os.W_OK) else f"the state folder {folder} cannot be written"
+    return problem_with(folder)
 
 
 def _versions() -> dict[str, str]:

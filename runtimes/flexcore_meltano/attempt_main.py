@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -52,9 +53,8 @@ class Attempt:
             return FAILED
         self._link()
         for state in self.order["states"]:  # sorted, so that no two runs wait for each other
-            if not self._lock(state):
+            if not self._within_limit(state, self._lock) or not self._within_limit(state, self._clear_stale):
                 return FAILED
-            self._clear_stale(state)
         self._remember(STATE_BEFORE)
         code = self._meltano()
         self._remember(STATE_AFTER)
@@ -91,6 +91,8 @@ class Attempt:
         Path(group["root"]).mkdir(parents=True, exist_ok=True)
         names = [plugin["name"] for plugin in missing]
         half_done = any((Path(plugin["folder"]) / "venv").exists() for plugin in missing)
+        for plugin in missing:
+            (Path(plugin["folder"]) / MARKER).unlink(missing_ok=True)  # from here on it is not complete
         code = self._call(
             [*self.order["meltano"], "install", *(["--clean"] if half_done else []), *names], group["root"]
         )
@@ -130,22 +132,25 @@ class Attempt:
                 path.symlink_to(target)
         Path(self.order["output"]).mkdir(parents=True, exist_ok=True)
 
-    def _lock(self, state: dict[str, Any]) -> bool:
-        lock = open_lock(state["lock"])
-        self.locks.append(lock)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            say("queue", f"state id {state['id']} is busy: waiting for the run that holds it")
+    def _within_limit(self, state: dict[str, Any], wait: Callable[[dict[str, Any]], None]) -> bool:
+        """Wait for a state id no longer than the run itself may take: what holds it may be stopped, and never end."""
         signal.setitimer(signal.ITIMER_REAL, self.order["time_limit_s"] or 0)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            wait(state)
         except Ended:
             say("failed", f"state id {state['id']} was still busy when the time was over", failed="busy")
             return False
         signal.setitimer(signal.ITIMER_REAL, 0)
         return True
+
+    def _lock(self, state: dict[str, Any]) -> None:
+        lock = open_lock(state["lock"])
+        self.locks.append(lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("queue", f"state id {state['id']} is busy: waiting for the run that holds it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
 
     def _clear_stale(self, state: dict[str, Any]) -> None:
         """With the lock held: clear the rows of runs that were killed, wait for one that lives.
@@ -303,6 +308,9 @@ def main() -> NoReturn:
         code = Attempt(order).run()
     except Ended:
         code = 128 + signal.SIGTERM
+    except OSError as error:
+        say("failed", f"what the run needs on the disk cannot be read or written: {error}", failed="disk")
+        code = FAILED
     leave(code)
 
 

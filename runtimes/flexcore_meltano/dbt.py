@@ -72,6 +72,14 @@ class Accounts:
         """Remove what all steps of an execution left."""
         shutil.rmtree(self._folder / execution, ignore_errors=True)
 
+    def executions(self) -> frozenset[ExecutionId]:
+        """Name the executions that left something."""
+        return (
+            frozenset(ExecutionId(each.name) for each in self._folder.iterdir())
+            if self._folder.is_dir()
+            else frozenset()
+        )
+
     def _sweep(self) -> None:
         """Remove what executions left that failed for good: nobody comes back for it."""
         for each in self._folder.iterdir() if self._folder.is_dir() else ():

@@ -84,7 +84,7 @@ def _says(*words: str) -> Callable[[Ending], bool]:
 
 
 def _everything(log: RunLog) -> str:
-    return "\n".join([log.block_error, *log.other_lines])
+    return "\n".join([log.block_error, log.failed_note, *log.other_lines])
 
 
 def _text(text: str) -> Callable[[Ending], str]:
@@ -227,6 +227,20 @@ TABLE: tuple[Row, ...] = (
         _text("state id busy"),
         _own_word,
         "the same state id never runs twice; give `state` a suffix to run side by side",
+    ),
+    Row(
+        lambda e: e.log.failed in ("install", "database", "disk") and _says("No space left", "Disk quota")(e),
+        ErrorClass.DEPENDENCY,
+        _text("disk full"),
+        _own_word,
+        "free space where the project keeps its .meltano, and where FlexCore keeps its state",
+    ),
+    Row(
+        _failed("disk"),
+        ErrorClass.DEPENDENCY,
+        _text("no access"),
+        _own_word,
+        "see who owns the project's folder and its .meltano: a run writes its locks and installations there",
     ),
     Row(
         _failed("install"),

@@ -247,7 +247,7 @@ def _dbt(asked: Asked, parameters: DbtParameters) -> _Parts:
         plugins=(plugin,),
         env={"DBT_TARGET_PATH": str(asked.work / dbt.TARGET), "DBT_USE_COLORS": "false"},
         states=[],
-        notes={"retry": asked.retry is not None},
+        notes={"retry": asked.retry is not None, "output_folder": str(asked.place.output)},
     )
 
 
@@ -278,8 +278,9 @@ def _settings(asked: Asked, config: Mapping[str, Mapping[str, Any]], plugins: Se
             raise refuse(f"`config` names {name}, which this step does not run", f"it runs {', '.join(by_name)}")
         plugin = by_name[name]
         for setting, value in values.items():
-            if plugin.settings and setting not in plugin.settings:
-                raise refuse(f"{name} has no setting '{setting}'", f"it has: {', '.join(sorted(plugin.settings))}")
+            if setting not in plugin.settings:
+                known = ", ".join(sorted(plugin.settings)) or "none; meltano.yml has to list them under `settings`"
+                raise refuse(f"{name} has no setting '{setting}'", f"it has: {known}")
             yield plugin.env_name(setting), _spelled(_expanded(value, asked.place.output))
 
 

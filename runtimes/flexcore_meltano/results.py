@@ -22,7 +22,7 @@ def output_of(kind: StepKind, *, folder: Path, work: Path, notes: Mapping[str, J
     if kind is StepKind.SINGER:
         return _singer(work, notes, log)
     if kind is StepKind.DBT:
-        return {"models": list(models_of(work))}
+        return {"models": list(models_of(work)), "output_folder": notes.get("output_folder")}
     return _last_word(folder / "stdout")
 
 

@@ -41,6 +41,7 @@ from flexcore.runtime.interface import (
 )
 from flexcore.runtime.plugin import RuntimeContext
 from flexcore.runtime.shim import End, Found, State
+from flexcore.runtime.state_folder import problem_with
 from flexcore_meltano.client import NoMeltano, attempt_argv, encode_order, find_executable
 from flexcore_meltano.config import DbtParameters, MeltanoConfig, MeltanoParameters, SingerParameters
 from flexcore_meltano.dbt import Accounts, with_failed_models
@@ -90,12 +91,14 @@ class MeltanoRuntime:
                 yield event
 
     async def health(self) -> HealthStatus:
-        """Say whether there is a Meltano; a project's own one is looked for when a step names the project."""
+        """Say whether there is a Meltano and a folder for runs; a project's own one is looked for with the project."""
         now = self._context.now()
         try:
             found = find_executable(self._config.executable)
         except NoMeltano as error:
             return HealthStatus(state=Health.DOWN, reason=f"{error}; {_INSTALL_HINT}", checked_at=now)
+        if problem := await asyncio.to_thread(problem_with, self._context.state_folder):
+            return HealthStatus(state=Health.DOWN, reason=problem, checked_at=now)
         reason = f"meltano {found.version or 'of unknown version'} from {found.origin}"
         return HealthStatus(state=Health.UP, reason=reason, checked_at=now)
 
@@ -257,7 +260,7 @@ class MeltanoRuntime:
             for name, found in there.items()
             if found.record is not None and (attempt := attempt_of(found.record.notes)) is not None
         }
-        return CleanupReport(pending=frozenset(there), attempts=attempts)
+        return CleanupReport(pending=frozenset(there), attempts=attempts, executions=self._accounts.executions())
 
 
 def _validated(request: ExecutionRequest) -> Parameters:
@@ -272,7 +275,8 @@ def _validated(request: ExecutionRequest) -> Parameters:
     try:
         return model.model_validate(dict(request.parameters))
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, each['loc'])) or 'with'}: {each['msg']}" for each in error.errors())
+        told = [(".".join(map(str, each["loc"])) or "with", each["msg"]) for each in error.errors()]
+        problems = (f"{place}: {words.removeprefix('Value error, ')}" for place, words in told)
         raise refuse("; ".join(problems)) from error
 
 

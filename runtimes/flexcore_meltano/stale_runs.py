@@ -50,13 +50,16 @@ def is_proven_dead(row: RunningRow, holders: Sequence[str], database: str) -> bo
 
 
 def clear_run(database: str, row: RunningRow) -> None:
-    """Let the row say what is true: the run failed. Changes nothing when it ended in the meantime."""
+    """Let the row say what is true: the run failed. Changes nothing when it ended in the meantime. Raises OSError."""
     ended = datetime.fromtimestamp(time.time(), UTC).replace(tzinfo=None).isoformat(" ")
-    with closing(sqlite3.connect(database, timeout=10)) as connection, connection:
-        connection.execute(
-            "update runs set state = 'FAIL', ended_at = ?, payload = ? where id = ? and state = 'RUNNING'",
-            (ended, '{"error": "the run was killed"}', row.number),
-        )
+    try:
+        with closing(sqlite3.connect(database, timeout=10)) as connection, connection:
+            connection.execute(
+                "update runs set state = 'FAIL', ended_at = ?, payload = ? where id = ? and state = 'RUNNING'",
+                (ended, '{"error": "the run was killed"}', row.number),
+            )
+    except sqlite3.OperationalError as error:
+        raise OSError(f"{error}: {database}") from error
 
 
 def in_use_by_others(database: str) -> bool:

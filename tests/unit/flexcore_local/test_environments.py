@@ -284,3 +284,11 @@ def test_what_the_installer_says_is_told_as(said: str, name: str, error_class: s
     assert (told.name, told.error_class) == (name, error_class)
     assert "hint:" not in told.message
     assert "\u00d7" not in told.message
+
+
+def test_what_the_installer_says_is_put_into_one_line_that_reads_well() -> None:
+    said = "error: No solution found\n  cause: Because a needs b<2.\n    And because you require b==2, no.\n   ^^"
+
+    assert judged(said, 1).message == (
+        "cannot install the packages: No solution found: Because a needs b<2. And because you require b==2, no."
+    )

@@ -1,16 +1,20 @@
 """The attempt's own program, piece by piece: markers, stale rows, bookmarks."""
 
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flexcore_meltano.attempt_main import (
+    FAILED,
     MARKER,
+    Attempt,
     database_ready,
     marker_text,
     merged,
@@ -18,6 +22,15 @@ from flexcore_meltano.attempt_main import (
     state_in,
 )
 from flexcore_meltano.stale_runs import clear_run, is_proven_dead, running_rows
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """An attempt run in this process takes signals over."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGALRM)}
+    yield
+    for number, action in before.items():
+        signal.signal(number, action)
 
 
 @pytest.fixture
@@ -88,6 +101,38 @@ def test_always_means_always(tmp_path: Path) -> None:
     complete(tmp_path, "f")
 
     assert missing_plugins(group(tmp_path, "f", always=True))
+
+
+def test_an_installation_that_is_made_anew_is_not_complete_before_its_end(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    complete(tmp_path / "tap-x", "f")
+    anew = {**group(tmp_path / "tap-x", "f", always=True), "root": str(tmp_path)}
+    order = {
+        "work": str(tmp_path), "installs": [anew], "install_lock": str(tmp_path / "lock"), "states": [],
+        "meltano": [sys.executable, "-c", "raise SystemExit(1)"], "database": None,
+    }  # fmt: skip
+
+    code = Attempt(order).run()
+
+    assert code == FAILED
+    assert "cannot install tap-x" in capfd.readouterr().err
+    assert missing_plugins(group(tmp_path / "tap-x", "f"))
+
+
+def test_a_run_by_hand_that_does_not_end_is_waited_for_no_longer_than_the_time_limit(
+    tmp_path: Path, database: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    insert(database, "runs", "by-hand", "one", "RUNNING", ago(0), ago(0))
+    order = {
+        "work": str(tmp_path), "installs": [], "links": [], "output": str(tmp_path), "time_limit_s": 0.1,
+        "database": str(database), "states": [{"id": "one", "lock": str(tmp_path / "lock")}], "run_id": "a",
+    }  # fmt: skip
+
+    code = Attempt(order).run()
+
+    assert code == FAILED
+    assert "still busy when the time was over" in capfd.readouterr().err
 
 
 def test_a_database_is_ready_once_it_has_its_tables(tmp_path: Path, database: Path) -> None:

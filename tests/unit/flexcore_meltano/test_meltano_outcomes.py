@@ -58,6 +58,8 @@ ROWS: list[tuple[End, RunLog, ErrorClass, str, str]] = [
     (status(70), ours("busy", "state id a was still busy"), ErrorClass.QUOTA, "state id busy", "still busy"),
     (status(70), ours("install", "cannot install t"), ErrorClass.DEPENDENCY, "install failed", "cannot install t"),
     (status(70), ours("database", "cannot make"), ErrorClass.DEPENDENCY, "no system database", "cannot make"),
+    (status(70), ours("install", "No space left on device"), ErrorClass.DEPENDENCY, "disk full", "No space left"),
+    (status(70), ours("disk", "cannot be written: Read-only"), ErrorClass.DEPENDENCY, "no access", "Read-only"),
     (status(), recorded("already_running"), ErrorClass.QUOTA, "state id busy", "already running"),
     (status(None, signal=9), RunLog(), ErrorClass.LOST, "SIGKILL", "killed"),
     (status(143), RunLog(), ErrorClass.CANCELLED, "SIGTERM", "told to end"),

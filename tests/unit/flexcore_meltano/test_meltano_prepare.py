@@ -97,6 +97,18 @@ def test_settings_that_meltano_would_ignore_are_refused(tmp_path: Path, config: 
         singer(tmp_path, config=config)
 
 
+def test_a_plugin_that_declares_no_settings_takes_none(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="target-d has no setting 'path'") as refused:
+        prepare(
+            asked(
+                tmp_path,
+                SingerParameters(project="p", tap="tap-a", target="target-d", config={"target-d": {"path": "x"}}),
+            )
+        )
+
+    assert "meltano.yml has to list them" in refused.value.failure.hint
+
+
 def test_plugins_of_one_system_folder_are_installed_together(tmp_path: Path) -> None:
     groups = singer(tmp_path).order["installs"]
 
@@ -149,6 +161,7 @@ def test_a_dbt_step_invokes_the_projects_dbt_plugin(tmp_path: Path) -> None:
     dbt = ["build", "--fail-fast", "--select", "groups+", "--vars", '{"a": 1}', "--target", "ci"]
     assert prepared.order["argv"][3:] == ["invoke", "dbt-duckdb", *dbt]
     assert prepared.env["DBT_TARGET_PATH"] == str(tmp_path / "work" / "dbt")
+    assert prepared.notes["output_folder"] == prepared.env["FLEXCORE_OUTPUT"] == str(tmp_path / "output")
 
 
 def test_a_dbt_step_that_goes_on_retries(tmp_path: Path) -> None:
