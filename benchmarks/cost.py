@@ -32,7 +32,7 @@ COUNTED = {
     "looks at the selector": "_run_once",
     "tasks": "create_task",
     "decisions": "decide",
-    "states rebuilt": "replace",
+    "states rebuilt": "rebuilt",
 }
 
 

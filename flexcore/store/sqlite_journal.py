@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence, Set
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import TypeAlias
 
 from flexcore.model.changes import HistoryEntry
 from flexcore.model.errors import FlexCoreError, InternalError, NotFound
-from flexcore.model.ids import ExecutionId, StepPath
+from flexcore.model.ids import ExecutionId
 from flexcore.model.pools import Party, PoolUse
 from flexcore.model.values import Payload
 from flexcore.store.database import Lane
@@ -22,6 +23,7 @@ from flexcore.store.queries import Queries
 from flexcore.store.rows import PAYLOAD, Rows, command_from, entry_from, microseconds, rows_of
 from flexcore.store.sqlite_changes import ChangeWriter, Outcome, refused_alike
 from flexcore.store.sqlite_commands import SqliteCommands
+from flexcore.store.sqlite_pools import queue_of
 from flexcore.store.write import NOBODY, ChangeSet, Command, OpenExecution, Owner, ServerId
 
 Waiting: TypeAlias = tuple[Rows, Owner, asyncio.Future[None]]
@@ -130,18 +132,8 @@ class SqliteJournal:
     def _queue(
         self, connection: sqlite3.Connection, pool: str, limit: int, without: Set[ExecutionId]
     ) -> tuple[Party, ...]:
-        alive: dict[str, bool] = {}
-        waiting: list[Party] = []
-        for waits, path, owner in connection.execute(self._sql["queue_of_pool"], {"pool": pool}):
-            if waits in without:
-                continue
-            if owner not in alive:
-                alive[owner] = self._is_alive(ServerId(owner))
-            if alive[owner]:
-                waiting.append(Party(ExecutionId(waits), StepPath(path)))
-                if len(waiting) >= limit:
-                    break
-        return tuple(waiting)
+        queue = queue_of(connection, self._sql, pool, self._is_alive)
+        return tuple(islice((each for each in queue if each.execution not in without), limit))
 
     def _whole(self, id: ExecutionId, connection: sqlite3.Connection) -> OpenExecution:
         rows = connection.execute(self._sql["whole_history"], {"execution": id}).fetchall()

@@ -1,22 +1,22 @@
 """The reader on SQLite: a connection of its own that never writes, so reading never waits for the journal."""
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
-from functools import cache
 from itertools import islice
 
 from flexcore.model.changes import HistoryEntry
 from flexcore.model.errors import IllegalTransition, InvalidInput, NotFound
 from flexcore.model.execution import ExecutionHeader, ExecutionState
 from flexcore.model.ids import ExecutionId, StepPath
-from flexcore.model.pools import Party, PoolView
+from flexcore.model.pools import PoolView
 from flexcore.model.requests import ExecutionQuery, Page
 from flexcore.store.database import Lane
 from flexcore.store.logs import LogStore
 from flexcore.store.queries import Queries
 from flexcore.store.read import ExecutionView, StoreStatus
 from flexcore.store.rows import SCOPE, STEP, entry_from, header_from, json_text, microseconds
+from flexcore.store.sqlite_pools import queue_of
 from flexcore.store.write import ServerId
 
 _MOST_RANKS = 100  # of a queue: nobody wants to read more
@@ -103,15 +103,8 @@ class SqliteReader:
         return PoolView(
             held=held,
             holders=tuple(ExecutionId(id) for (id,) in holders),
-            waiting=tuple(islice(self._queue(connection, name), _MOST_RANKS)),
+            waiting=tuple(islice(queue_of(connection, self._sql, name, self._is_alive), _MOST_RANKS)),
         )
-
-    def _queue(self, connection: sqlite3.Connection, name: str) -> Iterator[Party]:
-        """Give who waits and can be let in: what belongs to dead owners is passed over, and has no number."""
-        alive = cache(self._is_alive)
-        for id, path, owner in connection.execute(self._sql["queue_of_pool"], {"pool": name}):
-            if alive(ServerId(owner)):
-                yield Party(ExecutionId(id), StepPath(path))
 
     async def claims(self, id: ExecutionId) -> Collection[tuple[str, StepPath, bool]]:
         """Give what is in pools for an execution."""

@@ -77,6 +77,7 @@ class Local:
         self.folder = folder / "workflow"
         self.folder.mkdir(exist_ok=True)
         self.state = folder / "state"
+        self.installation = f"in {folder}"  # external names come from it: two tests at once must not share them
         self.config = config
         self.numbers = itertools.count(1)
         self.runtime = self.another()
@@ -84,7 +85,10 @@ class Local:
     def another(self) -> LocalRuntime:
         """The runtime as a control plane started later sees it."""
         context = RuntimeContext(
-            installation="here", state_folder=self.state, artifacts=NoArtifacts(), now=lambda: datetime.now(UTC)
+            installation=self.installation,
+            state_folder=self.state,
+            artifacts=NoArtifacts(),
+            now=lambda: datetime.now(UTC),
         )
         return LocalRuntime("local", LocalConfig(**self.config), context)
 

@@ -63,7 +63,7 @@ def environments(local: Local) -> list[str]:
 
 
 def folder_of(local: Local, request: ExecutionRequest) -> Path:
-    return local.state / "attempts" / external_name("here", request.id)
+    return local.state / "attempts" / external_name(local.installation, request.id)
 
 
 async def test_a_python_step_gets_its_packages_in_a_phase_of_their_own(local: Local, index: PackageIndex) -> None:
@@ -234,7 +234,7 @@ async def test_cancel_during_the_build_ends_the_installer(local: Local, index: P
     request = local.request("python", step(index))
     running = asyncio.create_task(local.execute(request))
     await eventually(lambda: bool(index.asked))
-    name = external_name("here", request.id)
+    name = external_name(local.installation, request.id)
     programs = {psutil.Process(pid).name() for pid in shim.owned_processes(name)}
 
     await local.cancel(request)
@@ -313,13 +313,13 @@ async def test_a_survey_removes_what_is_unused_and_spares_what_runs(tmp_path: Pa
     for each in (local.state / "environments").glob("*.use"):
         os.utime(each, (1000, 1000))
 
-    await local.runtime.cleanup(Survey("here"))
+    await local.runtime.cleanup(Survey(local.installation))
     left = environments(local)
     (local.folder / "go").touch()
 
     assert (await running).output == 1
     assert len(left) == 1
-    await local.runtime.cleanup(Survey("here"))
+    await local.runtime.cleanup(Survey(local.installation))
     assert environments(local) == []
 
 

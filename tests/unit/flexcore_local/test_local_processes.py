@@ -227,7 +227,7 @@ async def test_the_same_attempt_runs_once_until_it_is_cleaned_up(local: Local) -
     anew = await local.execute(request)
 
     assert [seen.output for seen in (*both, again)] == [1, 1, 1]
-    assert report.gone == {external_name("here", request.id)}
+    assert report.gone == {external_name(local.installation, request.id)}
     assert anew.output == 2
 
 
@@ -259,7 +259,7 @@ async def test_cancel_gives_time_to_finish(local: Local) -> None:
     report = await local.cancel(request)
     seen = await task
 
-    assert report.gone == {external_name("here", request.id)}
+    assert report.gone == {external_name(local.installation, request.id)}
     assert seen.failure.error_class is ErrorClass.CANCELLED
     assert seen.log() == b"told\n"
     assert not any((local.state / "attempts").iterdir())
@@ -274,7 +274,7 @@ async def test_cancel_forces_what_ignores_it(local: Local) -> None:
     await local.cancel(request, grace_s=0.1)
 
     assert (await task).failure.error_class is ErrorClass.CANCELLED
-    assert shim.owned_processes(external_name("here", request.id)) == set()
+    assert shim.owned_processes(external_name(local.installation, request.id)) == set()
 
 
 async def test_the_deadline_is_a_backstop(local: Local) -> None:
@@ -325,7 +325,7 @@ async def test_what_waits_for_a_slot_can_be_cancelled_and_never_starts(tmp_path:
     finished = await rest
     await local.cancel(first, grace_s=0)
 
-    assert report.gone == {external_name("here", second.id)}
+    assert report.gone == {external_name(local.installation, second.id)}
     assert Seen([finished]).failure.error_class is ErrorClass.CANCELLED
     assert (await running).failure.error_class is ErrorClass.CANCELLED
     assert not (local.folder / "ran").exists()
@@ -335,9 +335,9 @@ async def test_an_execution_is_surveyed_and_ended_as_a_whole(local: Local) -> No
     requests = [local.request("bash", {"script": "sleep 1000"}) for _ in range(2)]
     for request in requests:
         await local.submit(request)
-    names = {external_name("here", request.id) for request in requests}
+    names = {external_name(local.installation, request.id) for request in requests}
 
-    surveyed = await local.runtime.cleanup(Survey("here"))
+    surveyed = await local.runtime.cleanup(Survey(local.installation))
     elsewhere = await local.runtime.cleanup(Survey("there"))
     ended = await local.runtime.cleanup(ExecutionScope(execution=ExecutionId("exe_1"), grace=timedelta(0)))
 
@@ -345,7 +345,7 @@ async def test_an_execution_is_surveyed_and_ended_as_a_whole(local: Local) -> No
     assert set(surveyed.attempts.values()) == {request.id for request in requests}
     assert elsewhere.pending == frozenset()
     assert ended.gone == names
-    assert (await local.runtime.cleanup(Survey("here"))).pending == frozenset()
+    assert (await local.runtime.cleanup(Survey(local.installation))).pending == frozenset()
 
 
 async def test_an_execution_is_ended_with_what_waits(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ async def test_an_execution_is_ended_with_what_waits(tmp_path: Path) -> None:
 
     ended = await local.runtime.cleanup(ExecutionScope(execution=ExecutionId("exe_1"), grace=timedelta(0)))
 
-    assert ended.gone == {external_name("here", request.id) for request in (first, second)}
+    assert ended.gone == {external_name(local.installation, request.id) for request in (first, second)}
     assert [(await task).failure.error_class for task in tasks] == [ErrorClass.CANCELLED] * 2
 
 
