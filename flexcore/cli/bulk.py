@@ -74,8 +74,10 @@ def cancel(
             return
         outcomes = [await _outcome(api, each, one) for each in found]
         told = [each for each in outcomes if each["error"] is None]
-        for followed in await follow(api, [ExecutionId(each["id"]) for each in told], options) if told else ():
-            next(each for each in told if each["id"] == followed.document["id"])["status"] = followed.document["status"]
+        ended = await follow(api, [ExecutionId(each["id"]) for each in told], options) if told else []
+        became = {each.document["id"]: each.document["status"] for each in ended}
+        for each in told:
+            each["status"] = became[each["id"]]
         listing(options, outcomes, _COLUMNS, "no executions")
         raise typer.Exit(2 if len(told) < len(outcomes) else 0)
 

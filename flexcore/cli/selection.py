@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flexcore.cli.paging import gathered
 from flexcore.model.errors import InvalidRequest
 from flexcore.model.lifecycle import ExecutionStatus
 from flexcore.model.requests import ControlPlaneApi, Document, ExecutionQuery, labels_in
@@ -20,8 +21,6 @@ Until = Annotated[str | None, typer.Option("--until", metavar="D", help="Before 
 WithLabel = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Only with this label.")]
 Search = Annotated[str | None, typer.Option("--search", metavar="TEXT", help="Text in id, workflow or error.")]
 FailedStep = Annotated[str | None, typer.Option("--failed-step", metavar="STEP", help="Only where it failed.")]
-
-_PAGE = 100
 
 
 def selection(
@@ -49,15 +48,7 @@ def selection(
 
 async def selected(api: ControlPlaneApi, query: ExecutionQuery, limit: int) -> list[Document]:
     """Give the executions of a query, the newest first, at most `limit`."""
-    found: list[Document] = []
-    cursor: str | None = None
-    while len(found) < limit:
-        page = await api.executions(replace(query, limit=min(_PAGE, limit - len(found)), cursor=cursor))
-        found += page.items
-        cursor = page.next
-        if cursor is None:
-            break
-    return found
+    return await gathered(lambda most, cursor: api.executions(replace(query, limit=most, cursor=cursor)), limit)
 
 
 def moment_option(text: str, option: str) -> datetime:

@@ -1,10 +1,12 @@
 """`flexcore gc` and `flexcore audit`: what is old, and who changed what."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from flexcore.cli.options import options_of
+from flexcore.cli.paging import gathered
 from flexcore.cli.render import clean, count, emit, pretty, size, table
 from flexcore.cli.runs import duration_option
 from flexcore.cli.selection import moment_option
@@ -12,8 +14,6 @@ from flexcore.cli.session import with_api
 from flexcore.model.requests import AuditQuery, Collectable, CollectRequest, ControlPlaneApi, Document
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
-
-_PAGE = 500
 
 
 @app.command("gc")
@@ -57,24 +57,10 @@ def audit(
     """Say who changed what, the newest first."""
     options = options_of(context)
     after = None if since is None else moment_option(since, "--since")
+    query = AuditQuery(workspace=options.workspace, since=after, actor=actor, subject=subject)
 
     async def work(api: ControlPlaneApi) -> list[Document]:
-        found: list[Document] = []
-        cursor: str | None = None
-        while len(found) < limit:
-            query = AuditQuery(
-                workspace=options.workspace,
-                since=after,
-                actor=actor,
-                subject=subject,
-                limit=min(_PAGE, limit - len(found)),
-                cursor=cursor,
-            )
-            page = await api.audit(query)
-            found += page.items
-            if (cursor := page.next) is None:
-                break
-        return found
+        return await gathered(lambda most, cursor: api.audit(replace(query, limit=most, cursor=cursor)), limit)
 
     lines = with_api(options, work)
     rows = [

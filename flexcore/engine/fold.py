@@ -90,7 +90,7 @@ def _begun(draft: Draft, path: StepPath, kind: str, at: datetime) -> StepState:
 
 def _ended(draft: Draft, change: _Ended, at: datetime) -> StepState:
     step = _begun(draft, change.path, change.kind, at)
-    # Rebuilt once: this is the hottest line of all.
+    # Rebuilt once, and not for each reason it changes: no line is passed more often.
     return rebuilt(
         step,
         finished_at=at,

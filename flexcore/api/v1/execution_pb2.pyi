@@ -665,7 +665,7 @@ class LogPiece(_message.Message):
     """The text. Bytes that are no text have been replaced."""
     @_builtins.property
     def extra(self) -> _json_pb2.Json:
-        """Further keys of the document: a JSON object."""
+        """Further keys of the document: a JSON object. `lines` has the JSON lines that end in the piece, with their fields."""
 
     def __init__(
         self,
