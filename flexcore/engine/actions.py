@@ -25,7 +25,7 @@ from flexcore.engine.work import (
     StartChild,
 )
 from flexcore.model.errors import FlexCoreError, NotFound, Unavailable
-from flexcore.model.execution import ExecutionState, StepState
+from flexcore.model.execution import ExecutionState, Handle, StepState
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.ids import AttemptId, ExecutionId
 from flexcore.model.lifecycle import ExecutionStatus
@@ -132,7 +132,8 @@ class Performer:
         until, pause = clock() + _CONFIRM_WITHIN_SECONDS, _FIRST_PAUSE_SECONDS
         confirmed = False
         while not confirmed and clock() < until:
-            confirmed = await self._cleaned(live, state, self._driver.grace)
+            handle = state.handle or live.handles.get((state.path, state.attempt))
+            confirmed = await self._cleaned(live, state, handle, self._driver.grace)
             if not confirmed:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -141,8 +142,7 @@ class Performer:
         event = AttemptEnded(path=state.path, attempt=state.attempt, token=state.token, confirmed=confirmed)
         self._post(live, event)
 
-    async def _cleaned(self, live: Live, state: StepState, grace: timedelta) -> bool:
-        handle = state.handle or live.handles.get(state.path)
+    async def _cleaned(self, live: Live, state: StepState, handle: Handle | None, grace: timedelta) -> bool:
         scope = AttemptScope(id=AttemptId(live.id, state.path, state.attempt), handle=handle, grace=grace)
         try:
             report = await self._driver.runtimes.get(state.runtime or "").cleanup(scope)
@@ -152,9 +152,9 @@ class Performer:
         return not report.pending and not report.unknown
 
     def _forget(self, live: Live, state: StepState) -> None:
-        handle = live.handles.pop(state.path, None) or state.handle
+        handle = live.handles.pop((state.path, state.attempt), None) or state.handle
         if handle is not None and not handle.transient:
-            task = self._spawn(self._forget_attempt(live, state))
+            task = self._spawn(self._forget_attempt(live, state, handle))
             self._forgetting.add(task)
             task.add_done_callback(self._forgetting.discard)
 
@@ -163,8 +163,8 @@ class Performer:
         if self._forgetting:
             await asyncio.wait(self._forgetting, timeout=within_seconds)
 
-    async def _forget_attempt(self, live: Live, state: StepState) -> None:
-        await self._cleaned(live, state, timedelta(0))
+    async def _forget_attempt(self, live: Live, state: StepState, handle: Handle) -> None:
+        await self._cleaned(live, state, handle, timedelta(0))
 
     # --- sub-workflows
 

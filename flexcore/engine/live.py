@@ -30,7 +30,7 @@ class Live:
     lazy: asyncio.TimerHandle | None = None
     attempts: "dict[tuple[StepPath, int], asyncio.Task[None]]" = field(default_factory=dict)
     endings: "dict[tuple[StepPath, int], asyncio.Task[None]]" = field(default_factory=dict)
-    handles: dict[StepPath, Handle] = field(default_factory=dict)
+    handles: dict[tuple[StepPath, int], Handle] = field(default_factory=dict)
     timers: dict[StepPath | None, asyncio.TimerHandle] = field(default_factory=dict)
     on_end: list[Callable[[ExecutionState], None]] = field(default_factory=list)
 

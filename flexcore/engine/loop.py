@@ -154,7 +154,7 @@ class Engine:
         live.mailbox.append(Heard(event, command))
         self.parts.reached(FaultPoint.HEARD)
         if isinstance(event, AttemptSubmitted):
-            live.handles[event.path] = event.handle
+            live.handles[event.path, event.attempt] = event.handle
             if live.lazy is None and live.draining is None:
                 live.lazy = asyncio.get_running_loop().call_later(_LAZY_SECONDS, self._wake, live)
             return
