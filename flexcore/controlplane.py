@@ -13,6 +13,7 @@ from flexcore.control.library import Library, summary
 from flexcore.control.planning import Planner
 from flexcore.control.reading import ExecutionReading
 from flexcore.control.runtimes import RuntimesView
+from flexcore.control.sweeping import sweep_document
 from flexcore.engine.services.commands import CommandService
 from flexcore.engine.services.rescue import RescueService
 from flexcore.engine.services.retention import RetentionService
@@ -180,6 +181,14 @@ class ControlPlane:
 
     async def runtime(self, name: str) -> Document:
         return await self.runtimes_view.one(name)
+
+    async def cleanup_runtime(self, name: str, dry_run: bool = False) -> Document:
+        if dry_run:
+            return sweep_document(name, await self.sweep.sweep(name, dry_run=True), dry_run=True)
+        async with self.auditing.call("cleanup", name) as call:
+            swept = await self.sweep.sweep(name)
+            call.tell(gone=len(swept.gone), left=len(swept.orphans) - len(swept.gone))
+        return sweep_document(name, swept, dry_run=False)
 
     # --- operation
 

@@ -9,6 +9,7 @@ from flexcore.cli.parameters import json_argument
 from flexcore.cli.render import clean, emit, listing, painted, pretty
 from flexcore.cli.runs import NoWait, duration_option, stay
 from flexcore.cli.session import with_api
+from flexcore.cli.sweeping import swept_lines
 from flexcore.model.errors import InvalidInput, InvalidRequest
 from flexcore.model.requests import ControlPlaneApi, Document, TaskRequest
 
@@ -73,6 +74,20 @@ def execute(
         await stay(api, await api.execute_task(request), options, no_wait)
 
     with_api(options, work)
+
+
+@app.command()
+def cleanup(
+    context: typer.Context,
+    name: NameArgument,
+    orphans: Annotated[bool, typer.Option("--orphans", help="End and remove them; without, they are listed.")] = False,
+) -> None:
+    """Find what attempts left on a runtime that nobody will ask for again, and with --orphans remove it."""
+    options = options_of(context)
+    document = with_api(options, lambda api: api.cleanup_runtime(name, dry_run=not orphans))
+    emit(options, document, [*swept_lines(document)])
+    if orphans and not all(each["gone"] for each in document["orphans"]):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -315,6 +315,14 @@ class ControlPlaneApi(Protocol):
         """Give one runtime with its full health and capabilities."""
         ...
 
+    async def cleanup_runtime(self, name: str, dry_run: bool = False) -> Document:
+        """End and remove what attempts left on a runtime that nobody will ask for again; with `dry_run`, only list it.
+
+        `{runtime, dry_run, orphans: [{name, execution, path, attempt, gone, reason}], executions, in_flight, retained}`.
+        Raises NotFound, RuntimeUnavailable.
+        """
+        ...
+
     async def collect(self, request: CollectRequest) -> Document:
         """Remove what is old: `{dry_run, count, bytes, kinds: [{kind, before, count, bytes, note}]}`.
 

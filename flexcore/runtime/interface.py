@@ -45,6 +45,7 @@ class Feature(StrEnum):
     CANCEL_GRACE = "cancel_grace"  # work is told before it is killed
     LOGS = "logs"
     LOG_OFFSETS = "log_offsets"  # logs resume at an offset without loss or repeat
+    LOG_STREAMS = "log_streams"  # stdout and stderr are told apart; without, everything comes as stdout
     RESOURCE_LIMITS = "resource_limits"
     SURVEY = "survey"
     USAGE = "usage"
@@ -223,7 +224,8 @@ class CleanupReport:
     """External names: what is gone for certain, what is being ended, and what we cannot tell (name → why).
 
     A survey lists what is there under `pending`, and in `attempts` which attempt each name belongs to, where known.
-    In `executions` it names those of which something is kept from one attempt to the next.
+    In `executions` it names those of which something is kept from one attempt to the next. `retained` names what a
+    survey saw that is meant to outlive its execution: it is shown, and never ended.
     """
 
     gone: frozenset[str] = frozenset()
@@ -231,6 +233,7 @@ class CleanupReport:
     unknown: Mapping[str, str] = field(default_factory=dict)
     attempts: Mapping[str, AttemptId] = field(default_factory=dict)
     executions: frozenset[ExecutionId] = frozenset()
+    retained: frozenset[str] = frozenset()
 
 
 class Runtime(Protocol):

@@ -248,6 +248,12 @@ class Client:
         response = await self._answer(self._runtimes.GetRuntime(request, metadata=self._metadata))
         return document_of(response.runtime)
 
+    async def cleanup_runtime(self, name: str, dry_run: bool = False) -> Document:
+        """End and remove what attempts left on a runtime."""
+        request = runtime_pb2.CleanUpRuntimeRequest(request_id=_request_id(), runtime=name, dry_run=dry_run)
+        response = await self._answer(self._runtimes.CleanUpRuntime(request, metadata=self._metadata))
+        return document_of(response.sweep)
+
     async def collect(self, request: CollectRequest) -> Document:
         """Remove what is old."""
         message = operation_pb2.CollectRequest(

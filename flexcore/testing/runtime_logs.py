@@ -60,6 +60,11 @@ async def streams_are_kept_apart(exam: Examination) -> None:
 
     if refuses_logs(exam, events):
         return
+    if exam.lacks(Feature.LOG_STREAMS):
+        both = logged(events, LogStream.STDOUT)
+        expect(b"for programs\n" in both and b"for people" in both, "stdout does not have what was written to either")
+        expect(not logged(events, LogStream.STDERR), "streams are declared as one, and there is a stderr")
+        return
     expect_log(events, LogStream.STDOUT, b"for programs\n")
     expect(b"for people" in logged(events, LogStream.STDERR), "stderr is not in the logs")
 

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from e2e.embedded import Plane, plane, statuses
 
 from flexcore.engine.services.sweep import SweepService
 from flexcore.model.changes import HistoryEntry
-from flexcore.model.errors import StoreUnavailable
+from flexcore.model.errors import NotFound, StoreUnavailable
 from flexcore.model.execution import ExecutionState
 from flexcore.model.ids import AttemptId, ExecutionId, StepPath, external_name
-from flexcore.runtime.interface import CleanupReport, CleanupScope, ExecutionScope, Survey
+from flexcore.runtime.interface import AttemptScope, CleanupReport, CleanupScope, ExecutionScope, Survey
 from flexcore.store.write import Journal
 
 WAITS = "name: waits\nsteps:\n  - {id: a, type: wait, with: {for: 1s}}\n"
@@ -198,6 +199,7 @@ class Shelf:
     def __init__(self, there: dict[str, AttemptId], executions: Iterable[ExecutionId] = ()) -> None:
         self.there = there
         self.executions = frozenset(executions)
+        self.retained: frozenset[str] = frozenset()
         self.asked: list[CleanupScope] = []
 
     @property
@@ -209,7 +211,8 @@ class Shelf:
 
     async def cleanup(self, scope: CleanupScope) -> CleanupReport:
         if isinstance(scope, Survey):
-            return CleanupReport(pending=frozenset(self.there), attempts=self.there, executions=self.executions)
+            kept = {"executions": self.executions, "retained": self.retained}
+            return CleanupReport(pending=frozenset(self.there), attempts=self.there, **kept)
         self.asked.append(scope)
         return CleanupReport()
 
@@ -242,3 +245,25 @@ async def test_what_is_kept_between_attempts_goes_once_no_attempt_can_follow(tmp
         await SweepService(shelf, state_of, "here", timedelta(hours=1)).run_once()
 
     assert shelf.asked == [ExecutionScope(execution=id, grace=timedelta(0)) for id in sorted([over, deleted])]
+
+
+async def test_orphans_are_listed_before_they_are_removed_and_what_is_meant_to_stay_stays(tmp_path: Path) -> None:
+    attempt = AttemptId(ExecutionId("exe_nobody_knows"), StepPath("a"), 1)
+    name, served = external_name("here", attempt), external_name("here", replace(attempt, path=StepPath("serve")))
+    shelf = Shelf({name: attempt, served: replace(attempt, path=StepPath("serve"))})
+    shelf.retained = frozenset({served})
+    sweep = SweepService(shelf, unknown, "here", timedelta(hours=1))
+
+    found = await sweep.sweep("shelf", dry_run=True)
+
+    assert ([each.name for each in found.orphans], found.gone, found.retained) == ([name], [], [served])
+    assert shelf.asked == []
+
+    swept = await sweep.sweep("shelf")
+
+    assert swept.gone == [attempt]
+    assert shelf.asked == [AttemptScope(id=attempt, grace=timedelta(0))]
+
+
+async def unknown(id: ExecutionId) -> ExecutionState:
+    raise NotFound(f"no execution {id}")

@@ -32,6 +32,7 @@ _RUNTIMES: Mapping[str, Permission] = {
     "ListRuntimes": Permission.RUNTIME_READ,
     "GetRuntime": Permission.RUNTIME_READ,
     "ExecuteTask": Permission.EXECUTION_START,
+    "CleanUpRuntime": Permission.EXECUTION_CONTROL,
 }
 _OPERATION: Mapping[str, Permission] = {
     "Collect": Permission.STORE_WRITE,

@@ -38,3 +38,9 @@ class RuntimeEntrance(RuntimeServiceServicer):
         )
         started = await self._control_plane.execute_task(task)
         return pb.ExecuteTaskResponse(id=started.id, existing=started.existing)
+
+    async def CleanUpRuntime(self, request: pb.CleanUpRuntimeRequest, context: Context) -> pb.CleanUpRuntimeResponse:
+        """Remove what attempts left."""
+        response = pb.CleanUpRuntimeResponse()
+        fill(response.sweep, await self._control_plane.cleanup_runtime(request.runtime, request.dry_run))
+        return response

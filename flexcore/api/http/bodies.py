@@ -73,6 +73,12 @@ class CollectBody(Body):
     dry_run: bool = False
 
 
+class CleanUpBody(Body):
+    """Whether only to look."""
+
+    dry_run: bool = False
+
+
 class StartBody(Body):
     """How to start an execution."""
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from flexcore.api.http import executions, operation, runtimes, upkeep, workflows
 from flexcore.api.http.bodies import (
     CancelBody,
+    CleanUpBody,
     CollectBody,
     ExplainBody,
     PlanBody,
@@ -75,6 +76,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", _R, Permission.RUNTIME_READ, runtimes.list_all),
     Route("GET", f"{_R}/{{name}}", Permission.RUNTIME_READ, runtimes.get),
     Route("POST", f"{_R}/{{name}}:execute", Permission.EXECUTION_START, runtimes.execute, TaskBody),
+    Route("POST", f"{_R}/{{name}}:cleanup", Permission.EXECUTION_CONTROL, runtimes.clean_up, CleanUpBody),
     Route("POST", f"{PREFIX}/store:collect", Permission.STORE_WRITE, upkeep.collect, CollectBody),
     Route("GET", f"{PREFIX}/audit", Permission.AUDIT_READ, upkeep.audit),
 )

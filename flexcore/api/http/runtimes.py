@@ -2,7 +2,7 @@
 
 from fastapi import Request, Response
 
-from flexcore.api.http.bodies import TaskBody, optional_span, read
+from flexcore.api.http.bodies import CleanUpBody, TaskBody, optional_span, read
 from flexcore.api.http.endpoints import Plane, Server, Wait, Workspace, acknowledged, answer, listed
 from flexcore.model.requests import Page, TaskRequest
 
@@ -30,3 +30,9 @@ async def execute(
         timeout=optional_span(body.timeout),
     )
     return await acknowledged(server, await server.control_plane.execute_task(task), wait)
+
+
+async def clean_up(request: Request, plane: Plane, name: str) -> Response:
+    """End and remove what attempts left that nobody will ask for again, or say what would go."""
+    body = await read(request, CleanUpBody)
+    return answer(await plane.cleanup_runtime(name, body.dry_run))

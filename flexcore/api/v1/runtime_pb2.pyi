@@ -339,3 +339,153 @@ class ExecuteTaskResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExecuteTaskResponse: _TypeAlias = ExecuteTaskResponse  # noqa: Y015
+
+@_typing.final
+class Orphan(_message.Message):
+    """Something that an attempt left on a runtime."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name on the runtime."""
+    execution: _builtins.str
+    """The execution it belonged to."""
+    path: _builtins.str
+    """The step's path."""
+    attempt: _builtins.int
+    """The attempt's number."""
+    gone: _builtins.bool
+    """Whether nothing of it is left."""
+    reason: _builtins.str
+    """Why it is still there; empty when it is gone."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        execution: _builtins.str = ...,
+        path: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        gone: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "execution", b"execution", "gone", b"gone", "name", b"name", "path", b"path", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Orphan: _TypeAlias = Orphan  # noqa: Y015
+
+@_typing.final
+class RuntimeSweep(_message.Message):
+    """What a runtime had of this installation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNTIME_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    ORPHANS_FIELD_NUMBER: _builtins.int
+    EXECUTIONS_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    RETAINED_FIELD_NUMBER: _builtins.int
+    EXTRA_FIELD_NUMBER: _builtins.int
+    runtime: _builtins.str
+    """The runtime's name."""
+    dry_run: _builtins.bool
+    """Whether it was only looked, and nothing ended."""
+    in_flight: _builtins.int
+    """How many are in flight, or cannot be judged now: they are left alone."""
+    @_builtins.property
+    def orphans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Orphan]:
+        """What nobody will ask for again."""
+
+    @_builtins.property
+    def executions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Executions that have ended and of which something was kept between attempts."""
+
+    @_builtins.property
+    def retained(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is meant to outlive its execution: it is left alone."""
+
+    @_builtins.property
+    def extra(self) -> _json_pb2.Json:
+        """Further keys of the document: a JSON object."""
+
+    def __init__(
+        self,
+        *,
+        runtime: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        orphans: _abc.Iterable[Global___Orphan] | None = ...,
+        executions: _abc.Iterable[_builtins.str] | None = ...,
+        in_flight: _builtins.int = ...,
+        retained: _abc.Iterable[_builtins.str] | None = ...,
+        extra: _json_pb2.Json | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extra", b"extra"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "executions", b"executions", "extra", b"extra", "in_flight", b"in_flight", "orphans", b"orphans", "retained", b"retained", "runtime", b"runtime"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuntimeSweep: _TypeAlias = RuntimeSweep  # noqa: Y015
+
+@_typing.final
+class CleanUpRuntimeRequest(_message.Message):
+    """See RuntimeService.CleanUpRuntime."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Names this request in logs and errors; the caller's choice."""
+    runtime: _builtins.str
+    """The runtime's name."""
+    dry_run: _builtins.bool
+    """Only look."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        runtime: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "request_id", b"request_id", "runtime", b"runtime"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanUpRuntimeRequest: _TypeAlias = CleanUpRuntimeRequest  # noqa: Y015
+
+@_typing.final
+class CleanUpRuntimeResponse(_message.Message):
+    """See RuntimeService.CleanUpRuntime."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWEEP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sweep(self) -> Global___RuntimeSweep:
+        """What was found, and what became of it."""
+
+    def __init__(
+        self,
+        *,
+        sweep: Global___RuntimeSweep | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sweep", b"sweep"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sweep", b"sweep"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanUpRuntimeResponse: _TypeAlias = CleanUpRuntimeResponse  # noqa: Y015

@@ -50,6 +50,11 @@ class RuntimeServiceStub:
                 request_serializer=flexcore_dot_api_dot_v1_dot_runtime__pb2.ExecuteTaskRequest.SerializeToString,
                 response_deserializer=flexcore_dot_api_dot_v1_dot_runtime__pb2.ExecuteTaskResponse.FromString,
                 _registered_method=True)
+        self.CleanUpRuntime = channel.unary_unary(
+                '/flexcore.api.v1.RuntimeService/CleanUpRuntime',
+                request_serializer=flexcore_dot_api_dot_v1_dot_runtime__pb2.CleanUpRuntimeRequest.SerializeToString,
+                response_deserializer=flexcore_dot_api_dot_v1_dot_runtime__pb2.CleanUpRuntimeResponse.FromString,
+                _registered_method=True)
 
 
 class RuntimeServiceServicer:
@@ -77,6 +82,13 @@ class RuntimeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CleanUpRuntime(self, request, context):
+        """End and remove what attempts left on a runtime that nobody will ask for again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RuntimeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_RuntimeServiceServicer_to_server(servicer, server):
                     servicer.ExecuteTask,
                     request_deserializer=flexcore_dot_api_dot_v1_dot_runtime__pb2.ExecuteTaskRequest.FromString,
                     response_serializer=flexcore_dot_api_dot_v1_dot_runtime__pb2.ExecuteTaskResponse.SerializeToString,
+            ),
+            'CleanUpRuntime': grpc.unary_unary_rpc_method_handler(
+                    servicer.CleanUpRuntime,
+                    request_deserializer=flexcore_dot_api_dot_v1_dot_runtime__pb2.CleanUpRuntimeRequest.FromString,
+                    response_serializer=flexcore_dot_api_dot_v1_dot_runtime__pb2.CleanUpRuntimeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class RuntimeService:
             '/flexcore.api.v1.RuntimeService/ExecuteTask',
             flexcore_dot_api_dot_v1_dot_runtime__pb2.ExecuteTaskRequest.SerializeToString,
             flexcore_dot_api_dot_v1_dot_runtime__pb2.ExecuteTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CleanUpRuntime(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flexcore.api.v1.RuntimeService/CleanUpRuntime',
+            flexcore_dot_api_dot_v1_dot_runtime__pb2.CleanUpRuntimeRequest.SerializeToString,
+            flexcore_dot_api_dot_v1_dot_runtime__pb2.CleanUpRuntimeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,6 +22,8 @@ class RuntimeServiceStub:
     """Give one runtime with its full health and capabilities."""
     ExecuteTask: _aio.UnaryUnaryMultiCallable[_runtime_pb2.ExecuteTaskRequest, _runtime_pb2.ExecuteTaskResponse]
     """Run one task on one runtime, without a workflow file: a one-step execution underneath."""
+    CleanUpRuntime: _aio.UnaryUnaryMultiCallable[_runtime_pb2.CleanUpRuntimeRequest, _runtime_pb2.CleanUpRuntimeResponse]
+    """End and remove what attempts left on a runtime that nobody will ask for again."""
 
 class RuntimeServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runtimes: what they can do, how they are, and one task on one of them."""
@@ -49,5 +51,13 @@ class RuntimeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_runtime_pb2.ExecuteTaskRequest, _abc.Awaitable[_runtime_pb2.ExecuteTaskResponse]],
     ) -> _abc.Awaitable[_runtime_pb2.ExecuteTaskResponse]:
         """Run one task on one runtime, without a workflow file: a one-step execution underneath."""
+
+    @_abc_1.abstractmethod
+    def CleanUpRuntime(
+        self,
+        request: _runtime_pb2.CleanUpRuntimeRequest,
+        context: _aio.ServicerContext[_runtime_pb2.CleanUpRuntimeRequest, _abc.Awaitable[_runtime_pb2.CleanUpRuntimeResponse]],
+    ) -> _abc.Awaitable[_runtime_pb2.CleanUpRuntimeResponse]:
+        """End and remove what attempts left on a runtime that nobody will ask for again."""
 
 def add_RuntimeServiceServicer_to_server(servicer: RuntimeServiceServicer, server: _aio.Server) -> None: ...

@@ -236,6 +236,12 @@ class FakePlane:
         found = {"name": name, "type": "local", "enabled": True, "priority": 0, "health": health}
         return found | {"step_kinds": ["bash"], "capabilities": {"limits": {"cpu": 2}}}
 
+    async def cleanup_runtime(self, name: str, dry_run: bool = False) -> Document:
+        self._note("cleanup_runtime", name, dry_run)
+        orphan = {"name": "fx-1", "execution": KNOWN, "path": "a[2].b", "attempt": 3, "gone": not dry_run, "reason": ""}
+        found = {"runtime": name, "dry_run": dry_run, "orphans": [orphan]}
+        return found | {"executions": [KNOWN], "in_flight": 2, "retained": ["fx-served"]}
+
     async def collect(self, request: CollectRequest) -> Document:
         self._note("collect", request)
         kinds = [

@@ -50,6 +50,7 @@ SAME = [
     ("explain", (KNOWN, "a"), "POST", f"{V1}/placements:explain", {"execution": KNOWN, "path": "a"}, lambda body: body),
     ("runtimes", (), "GET", f"{V1}/runtimes", None, lambda body: body["items"]),
     ("runtime", ("local",), "GET", f"{V1}/runtimes/local", None, lambda body: body),
+    ("cleanup_runtime", ("local", True), "POST", f"{V1}/runtimes/local:cleanup", {"dry_run": True}, lambda body: body),
     ("resume", (), "POST", f"{V1}/executions:resume", None, lambda body: body["items"]),
 ]  # fmt: skip
 

@@ -152,6 +152,14 @@ class FakeControlPlane:
         self.asked.append(("rollback", name, version))
         return {"name": name, "current": version or "v-0", "pinned": None}
 
+    async def cleanup_runtime(self, name: str, dry_run: bool = False) -> Document:
+        """Find two orphans, of which one is stubborn."""
+        self.asked.append(("cleanup", name, dry_run))
+        orphan = {"name": "fx-1", "execution": "exe_1", "path": "load", "attempt": 1, "gone": not dry_run, "reason": ""}
+        stubborn = orphan | {"name": "fx-2", "path": "fan[3].score", "gone": False, "reason": "it is still ending"}
+        found = {"runtime": name, "dry_run": dry_run, "orphans": [orphan, stubborn]}
+        return found | {"executions": [], "in_flight": 2, "retained": ["fx-served"]}
+
     async def collect(self, request: CollectRequest) -> Document:
         """Find two executions."""
         self.asked.append(request)

@@ -141,3 +141,21 @@ def test_audit_shows_lists_in_a_line(fake: FakeControlPlane, capsys: Capture) ->
     assert flexcore(fake, "audit --limit 1") == 0
 
     assert capsys.readouterr().out.rstrip().endswith("results_given_for=fan,load count=2 existing=true")
+
+
+def test_cleanup_only_lists_until_it_is_told_to_remove(fake: FakeControlPlane, capsys: Capture) -> None:
+    assert flexcore(fake, "runtime cleanup ray") == 0
+
+    out = capsys.readouterr().out
+    assert fake.asked[-1] == ("cleanup", "ray", True)
+    assert "ray: 2 orphans would go; 2 in flight left alone; meant to stay: fx-served" in out
+    assert "flexcore runtime cleanup ray --orphans" in out
+
+
+def test_cleanup_says_what_is_still_there(fake: FakeControlPlane, capsys: Capture) -> None:
+    assert flexcore(fake, "runtime cleanup ray --orphans") == 1
+
+    out = capsys.readouterr().out
+    assert fake.asked[-1] == ("cleanup", "ray", False)
+    assert "still there: it is still ending" in out
+    assert "ray: 1 orphan removed" in out
