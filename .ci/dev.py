@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv"
 BIN = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
 LOCKS = ROOT / "requirements"
-EXTRAS = {"dev": ("dev", "meltano", "postgres"), "meltano": ("meltano",)}  # the first has everything of the second
+EXTRAS = {  # the first has everything of the second
+    "dev": ("dev", "meltano", "postgres", "ray", "kubernetes", "s3"),
+    "meltano": ("meltano",),
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -32,7 +35,9 @@ def main(arguments: list[str]) -> int:
     if command == ["run"]:
         return _install("meltano") or _run("flexcore", "workflow", "execute", "singer_extraction", *rest)
     if command == ["test"]:
-        return _install("dev") or _run("python", "-m", "pytest", *rest)
+        # A file of tests stays in one process, so that what it starts for all of them is started once.
+        spread = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+        return _install("dev") or _run("python", "-m", "pytest", *spread, *rest)
     if command == ["install"]:
         return _install("dev")
     if command == ["lock"]:

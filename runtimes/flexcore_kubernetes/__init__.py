@@ -1,0 +1,1 @@
+"""Runs steps as Jobs of a Kubernetes cluster."""

@@ -1,0 +1,1 @@
+"""Runs steps as jobs of a Ray cluster, over its Jobs REST API."""

@@ -1,0 +1,1 @@
+"""Runs steps on runtimes that live in another process, over gRPC."""
