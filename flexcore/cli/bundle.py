@@ -14,6 +14,7 @@ from flexcore.language.nodes import plain
 from flexcore.model.errors import Diagnostic, InvalidDefinition, LimitExceeded, NotFound
 from flexcore.model.requests import Bundle
 from flexcore.model.units import format_size
+from flexcore.runtime.portable.files import needed
 
 LEFT_OUT = frozenset(
     {".venv", "venv", ".meltano", "__pycache__", ".git", ".flexcore", "node_modules", "output", ".env", ".tox"}
@@ -98,6 +99,17 @@ def _belonging(root: Path, workflow: Any) -> Iterator[Path]:
             yield from files_of_folder(place)
         elif place.is_file() and place.resolve().is_relative_to(root.resolve()):
             yield place
+            yield from _imported(root, place)
+
+
+def _imported(root: Path, place: Path) -> Iterator[Path]:
+    """Give the modules beside the workflow that a file of Python imports: it does not run without them."""
+    try:
+        code = place.read_text(encoding="utf-8-sig") if place.suffix == ".py" else ""
+    except (OSError, UnicodeDecodeError):
+        return  # whoever runs it says what is wrong
+    name = place.relative_to(root).as_posix()
+    yield from (root / each for each in needed(name, (), code, root, is_python=bool(code)))
 
 
 def _stays_inside(name: str) -> bool:
@@ -122,6 +134,8 @@ def _of_step(kind: Any, parameters: Mapping[str, Any]) -> Iterator[str]:
     file, project = parameters.get("file"), parameters.get("project")
     if isinstance(file, str):
         yield file
+    if kind in ("python", "bash") and isinstance(more := parameters.get("files"), list):
+        yield from (each for each in more if isinstance(each, str))
     if isinstance(project, str) and (project.startswith(".") or "/" in project):
         yield project  # any other word is the name of a project in the settings
     if kind == "function" and isinstance(parameters.get("name"), str):

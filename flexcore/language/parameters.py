@@ -5,7 +5,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 from flexcore.language.findings import shortened
 from flexcore.language.holes import HOLE, as_mapping, check_keys, template_of
-from flexcore.language.nodes import Entry, MapNode, ScalarNode, is_null
+from flexcore.language.nodes import Entry, ListNode, MapNode, ScalarNode, is_null
 from flexcore.language.reading import Fields, Reading
 from flexcore.language.shapes import check_shape
 from flexcore.model.template import Literal, MapTemplate, Position, Template
@@ -13,6 +13,7 @@ from flexcore.model.values import JSON
 from flexcore.model.workflow import StepKind, Task
 
 CODE_KINDS = frozenset({StepKind.PYTHON, StepKind.BASH, StepKind.SQL})
+_PORTABLE_KINDS = frozenset({StepKind.PYTHON, StepKind.BASH})
 PROJECT_KINDS = frozenset({StepKind.SINGER, StepKind.DBT, StepKind.MELTANO})
 _CODE_KEYS = frozenset({"script", "file"})
 
@@ -57,14 +58,18 @@ def _check_code(node: MapNode, reading: Reading) -> None:
 
 def _check_files(kind: StepKind, entries: tuple[Entry, ...], reading: Reading) -> None:
     for entry in entries:
-        value = entry.value.value if isinstance(entry.value, ScalarNode) else None
-        if isinstance(value, str) and value.strip() and _names_a_file(kind, entry.key, value):
-            _check_file(entry, value, reading)
+        nodes = entry.value.items if isinstance(entry.value, ListNode) else (entry.value,)
+        for node in nodes:
+            value = node.value if isinstance(node, ScalarNode) else None
+            if isinstance(value, str) and value.strip() and _names_a_file(kind, entry.key, value):
+                _check_file(Entry(entry.key, entry.position, node), value, reading)
 
 
 def _names_a_file(kind: StepKind, key: str, value: str) -> bool:
     if key == "file":
         return kind in CODE_KINDS
+    if key == "files":
+        return kind in _PORTABLE_KINDS
     return key == "project" and kind in PROJECT_KINDS and HOLE not in value and is_folder(value)
 
 
@@ -78,10 +83,10 @@ def _check_file(entry: Entry, path: str, reading: Reading) -> None:
     if fault:
         hint = "files lie in the workflow's folder, so that the whole can be deployed"
         _report(reading, entry.value.position, f"`{entry.key}`: '{shortened(path)}' {fault}", "path", hint)
-    elif entry.key == "file" and HOLE in path:
-        _report(reading, entry.value.position, "`file` is never filled in", "path", "write the file's name")
+    elif entry.key in ("file", "files") and HOLE in path:
+        _report(reading, entry.value.position, f"`{entry.key}` is never filled in", "path", "write the file's name")
     elif reading.files is not None and not reading.files(normal(path)):
-        what = "file" if entry.key == "file" else "folder"
+        what = {"file": "file", "files": "file or folder"}.get(entry.key, "folder")
         hint = "paths start at the workflow file"
         _report(reading, entry.value.position, f"there is no {what} '{shortened(path)}'", "missing-file", hint)
 
@@ -108,11 +113,16 @@ def normal(path: str) -> str:
 
 def files_named(task: Task) -> tuple[str, ...]:
     """Give the relative files and folders that a task names, in normal form."""
-    found: list[str] = []
-    for key, value in _constants(task.parameters).items():
-        if isinstance(value, str) and value.strip() and _names_a_file(task.kind, key, value) and not path_fault(value):
-            found.append(normal(value))
-    return tuple(found)
+    given = (
+        (key, value)
+        for key, constant in _constants(task.parameters).items()
+        for value in (constant if isinstance(constant, list | tuple) else (constant,))
+    )
+    return tuple(
+        normal(value)
+        for key, value in given
+        if isinstance(value, str) and value.strip() and _names_a_file(task.kind, key, value) and not path_fault(value)
+    )
 
 
 def _constants(parameters: Template) -> Mapping[str, JSON]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +13,37 @@ from flexcore.model.workflow import StepKind
 from flexcore.runtime.interface import INTERFACE_VERSION, Runtime
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where bytes can be read (GET) or written (PUT) without credentials, for a while.
+
+    `url` is `file:///absolute/path`, or an http(s) URL that carries its own permission: treat it as a secret.
+    `headers` have to be sent along.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A place for bytes that do not exist yet, and the `uri` they will be referred to by once they do."""
+
+    uri: str
+    link: Link
+
+
 class ArtifactStore(Protocol):
-    """Content-addressed bytes, shared by all parts of an installation."""
+    """Content-addressed bytes, shared by all parts of an installation.
+
+    `store` says what a link needs from whoever follows it, in the words of `Capabilities.data_stores`: `file` (the
+    control plane's files) or `s3` (URLs of an object store).
+    """
+
+    @property
+    def store(self) -> str:
+        """Say which kind of store it is: `file` or `s3`."""
+        ...
 
     async def put(self, data: bytes, *, format: str = "json") -> Ref:
         """Store bytes durably and name them by their content. Storing the same again is cheap."""
@@ -22,6 +51,14 @@ class ArtifactStore(Protocol):
 
     async def get(self, ref: Ref) -> bytes:
         """Read bytes back. Raises NotFound, or InternalError when the checksum does not match."""
+        ...
+
+    async def link(self, ref: Ref, valid: timedelta) -> Link:
+        """Make bytes readable for others. Raises NotFound; InvalidInput for a reference to somewhere else."""
+        ...
+
+    async def offer(self, name: str, valid: timedelta) -> Offer:
+        """Offer a place to write to. The same name is the same place; one that is never used costs nothing."""
         ...
 
 

@@ -26,7 +26,7 @@ import msgspec
 
 from flexcore.model.errors import InternalError, RuntimeUnavailable
 from flexcore.model.values import JSON
-from flexcore.runtime import shim_main
+from flexcore.runtime.flexcore_far import shim_main
 from flexcore.runtime.interface import LogChunk, LogStream
 from flexcore.runtime.shim_watch import NAME_VARIABLE as NAME_VARIABLE
 from flexcore.runtime.shim_watch import Ending, Tail, end_leftovers, is_alive, signal_shim

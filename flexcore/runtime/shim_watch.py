@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flexcore.model.values import JSON
-from flexcore.runtime import shim_main
+from flexcore.runtime.flexcore_far import shim_main
 from flexcore.runtime.interface import LogChunk, LogStream
 
 NAME_VARIABLE = "FLEXCORE_NAME"

@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from flexcore.model.execution import Handle, Phase
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.ids import AttemptId, ExecutionId, StepPath, external_name
@@ -23,14 +25,17 @@ from flexcore.runtime.interface import (
     Submitted,
 )
 from flexcore.runtime.plugin import RuntimeContext
+from flexcore.runtime.portable.data import NO_DATA, DataLinks, step_data
+from flexcore.runtime.portable.ending import Ending
 from flexcore.runtime.shim import Command, End, Found, State
 from flexcore_local import outcomes
-from flexcore_local.commands import PREPARES, clean_environment, command_for
-from flexcore_local.config import LocalConfig
+from flexcore_local.commands import PARAMETERS, PREPARES, clean_environment, command_for
+from flexcore_local.config import BashParameters, LocalConfig, PythonParameters
 from flexcore_local.handle import handle_of, is_same
 from flexcore_local.preparation import surroundings
 from flexcore_local.slots import Slots
 
+_ENDED = Failed(Failure(message="ended from outside, by SIGTERM", name="SIGTERM"))
 _READER_S = 2.0  # how long a removal waits for a reader in this process to have read the end
 
 
@@ -83,7 +88,8 @@ class ProcessAttempts:
         if _is_another(request.handle, found):
             yield _failed("the attempt's process is gone, and how it ended cannot be known", ErrorClass.LOST)
             return
-        command = self._command(request, folder)
+        data = await self._data(request)
+        command = data if isinstance(data, Failure) else self._command(request, folder, data)
         if found.state is not State.ABSENT:
             self.slots.take()
         elif isinstance(command, Failure):
@@ -97,14 +103,14 @@ class ProcessAttempts:
                 yield _failed("cancelled while it waited for a slot", ErrorClass.CANCELLED)
                 return
         try:
-            async with contextlib.aclosing(self._run(request, found, command)) as events:
+            async with contextlib.aclosing(self._run(request, found, command, data)) as events:
                 async for event in events:
                     yield event
         finally:
             self.slots.release()
 
     async def _run(
-        self, request: ExecutionRequest, found: Found, command: Command | Failure
+        self, request: ExecutionRequest, found: Found, command: Command | Failure, data: DataLinks | Failure
     ) -> AsyncGenerator[ExecutionEvent, None]:
         adopted = found.state is not State.ABSENT
         prepares = isinstance(command, Command) and command.prepares
@@ -120,12 +126,12 @@ class ProcessAttempts:
         else:
             prepares = _note(found, PREPARES) is True
             yield Submitted(handle_of(found), adopted, prepares)
-        async with contextlib.aclosing(self._follow(request, found, prepares)) as events:
+        async with contextlib.aclosing(self._follow(request, found, prepares, data)) as events:
             async for event in events:
                 yield event
 
     async def _follow(
-        self, request: ExecutionRequest, found: Found, prepares: bool
+        self, request: ExecutionRequest, found: Found, prepares: bool, data: DataLinks | Failure
     ) -> AsyncGenerator[ExecutionEvent, None]:
         end: End | None = None
         read = self._reading[found.folder.name] = asyncio.Event()
@@ -142,7 +148,7 @@ class ProcessAttempts:
                         yield event
                     else:
                         end = event
-            result = await self._result(request, found.folder, end, has_begun=not prepares)
+            result = await self._result(request, found.folder, end, data, has_begun=not prepares)
         finally:
             read.set()
             self._reading.pop(found.folder.name, None)
@@ -157,20 +163,19 @@ class ProcessAttempts:
             self._starting.pop(folder.name, None)
 
     async def _result(
-        self, request: ExecutionRequest, folder: Path, end: End | None, *, has_begun: bool
+        self, request: ExecutionRequest, folder: Path, end: End | None, data: DataLinks | Failure, *, has_begun: bool
     ) -> ExecutionResult:
         assert end is not None, "follow ends with an end"
         unprepared = None if has_begun else outcomes.never_begun(end)
-        judged = (
-            await asyncio.to_thread(outcomes.outcome, request.kind, folder, end, self._config.max_result_bytes)
-            if unprepared is None
-            else Failed(unprepared)
-        )
-        return ExecutionResult(
-            outcome=outcomes.redacted(judged, request.secrets),
-            usage=outcomes.usage_of(end),
-            phases=outcomes.phases_of(folder, end, has_begun=has_begun),
-        )
+        if unprepared is not None:
+            ending = Ending(outcome=Failed(unprepared), usage=outcomes.usage_of(end))
+        else:
+            limit = self._config.max_result_bytes
+            ending = await asyncio.to_thread(outcomes.ending, request.kind, folder, end, limit)
+        if isinstance(data, Failure):  # of an adopted attempt, whose data cannot be referred to any more
+            ending, data = replace(ending, outcome=ending.outcome and Failed(data)), NO_DATA
+        phases = {**outcomes.phases_of(folder, end, has_begun=has_begun), **ending.phases}
+        return replace(ending, phases=phases).result(_ENDED, data, request.id, request.secrets)
 
     async def _end(self, folder: Path, grace: timedelta) -> CleanupReport:
         name = frozenset({folder.name})
@@ -187,8 +192,20 @@ class ProcessAttempts:
         removed = await shim.remove(folder)
         return CleanupReport(gone=name) if removed else CleanupReport(pending=name)
 
-    def _command(self, request: ExecutionRequest, folder: Path) -> Command | Failure:
-        return command_for(request, folder, self._config, self._surroundings, self._context.installation)
+    async def _data(self, request: ExecutionRequest) -> DataLinks | Failure:
+        """Make the links to a step's data; for the outputs they are the same each time."""
+        if not request.parameters.get("inputs") and not request.parameters.get("outputs"):
+            return NO_DATA
+        try:
+            parameters = PARAMETERS[request.kind].model_validate(request.parameters)
+        except (ValidationError, KeyError):
+            return NO_DATA  # whoever makes the command says what is wrong
+        if not isinstance(parameters, PythonParameters | BashParameters):
+            return NO_DATA
+        return await step_data(parameters, self._context.artifacts, request.id)
+
+    def _command(self, request: ExecutionRequest, folder: Path, data: DataLinks) -> Command | Failure:
+        return command_for(request, folder, self._config, self._surroundings, self._context.installation, data)
 
     def _limited(self, command: Command, request: ExecutionRequest) -> Command:
         if request.deadline is None:

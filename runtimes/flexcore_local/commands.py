@@ -16,13 +16,21 @@ from pydantic import BaseModel, ValidationError
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.values import JSON
 from flexcore.model.workflow import StepKind
+from flexcore.runtime.flexcore_far import start
+from flexcore.runtime.flexcore_far.results import BASH, bash_script
 from flexcore.runtime.interface import ExecutionRequest
+from flexcore.runtime.portable.code import Refused, bash_arguments, content_of, file_beside, text, without_secrets
+from flexcore.runtime.portable.data import DataLinks
+from flexcore.runtime.portable.delivery import to_file
+from flexcore.runtime.portable.program import Limits, invalid_text, order_beside
 from flexcore.runtime.shim import Command
 from flexcore_local import outcomes
 from flexcore_local.config import BashParameters, HttpParameters, LocalConfig, PythonParameters, SqlParameters
 from flexcore_local.preparation import Surroundings, Wanted, packages_for_sql, prepared
 
-_CHILD = str(Path(__file__).with_name("child.py"))
+_CHILD = start.__file__
+_PRIVATE = "step"  # in the folder of an attempt with data: what its program makes
+_OURS = str(Path(__file__).parents[1])  # the folder that this package is in
 _INHERITED = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"),
     *(
@@ -47,10 +55,6 @@ PARAMETERS: Mapping[StepKind, type[BaseModel]] = {
 PREPARES = "prepares"  # in the notes of an attempt that gets its environment first
 
 
-class Refused(Exception):
-    """The step cannot be started; nothing was."""
-
-
 Parts: TypeAlias = tuple[tuple[str, ...], bytes, bytes]  # argv, standard input, script
 
 
@@ -60,7 +64,12 @@ def clean_environment() -> dict[str, str]:
 
 
 def command_for(
-    request: ExecutionRequest, folder: Path, config: LocalConfig, around: Surroundings, installation: str
+    request: ExecutionRequest,
+    folder: Path,
+    config: LocalConfig,
+    around: Surroundings,
+    installation: str,
+    data: DataLinks,
 ) -> Command | Failure:
     """Make the command of an attempt, or say what is wrong with the step. The step's time limit is the caller's."""
     if request.kind not in PARAMETERS:
@@ -68,7 +77,7 @@ def command_for(
         return Failure(message=message, error_class=ErrorClass.INPUT, name="ForeignKind")
     try:
         parameters = PARAMETERS[request.kind].model_validate(request.parameters)
-        argv, stdin, script = _parts(parameters, request.folder, config)
+        argv, stdin, script = _parts(parameters, request, folder, config, data)
         packages = _packages(parameters, request.secrets)
     except ValidationError as error:
         first = error.errors()[0]
@@ -78,14 +87,13 @@ def command_for(
     except Refused as error:
         return Failure(message=str(error), error_class=ErrorClass.INPUT, name="Refused")
     except UnicodeEncodeError:
-        message = f"{request.kind.value}: a text holds half a character (a lone surrogate), which cannot be passed on"
-        return Failure(message=message, error_class=ErrorClass.INPUT, name="InvalidText")
+        return invalid_text(request.kind)
     env = _environment(request, parameters, folder, around.clean)
     if packages:
         python = sys.executable if request.kind is StepKind.SQL else config.python or sys.executable
-        is_python = request.kind is not StepKind.BASH
+        is_python = argv != BASH
         wanted = Wanted(argv=argv, stdin=stdin, packages=packages, python=python, is_python=is_python)
-        begun = prepared(wanted, folder, config, around, env, _CHILD)
+        begun = prepared(wanted, folder, config, around, env)
         if isinstance(begun, Failure):
             return begun
         argv, stdin = begun
@@ -116,53 +124,58 @@ def notes_of(request: ExecutionRequest, installation: str) -> dict[str, JSON]:
     }
 
 
-def text(value: JSON) -> str:
-    """Spell a value for a command line or an environment: text as it is, null empty, everything else as JSON."""
-    match value:
-        case str():
-            return value
-        case None:
-            return ""
-        case _:
-            return msgspec.json.encode(value).decode()
-
-
-def _parts(parameters: BaseModel, folder: Path, config: LocalConfig) -> Parts:
+def _parts(
+    parameters: BaseModel, request: ExecutionRequest, folder: Path, config: LocalConfig, data: DataLinks
+) -> Parts:
     match parameters:
+        case PythonParameters() | BashParameters() if data.inputs or data.outputs:
+            return _with_data(parameters, request, folder, config, data)
         case PythonParameters():
-            return _python(parameters, folder, config)
+            return _python(parameters, request.folder, config)
         case BashParameters():
-            return _bash(parameters, folder)
+            return _bash(parameters, request.folder)
         case HttpParameters():
             return _http(parameters)
         case SqlParameters():
-            return _sql(parameters, folder)
+            return _sql(parameters, request.folder)
         case _:
             raise Refused(f"the local runtime has no command for {type(parameters).__name__}")
 
 
+def _with_data(
+    parameters: PythonParameters | BashParameters,
+    request: ExecutionRequest,
+    folder: Path,
+    config: LocalConfig,
+    data: DataLinks,
+) -> Parts:
+    """As far away: the same program, which fetches and stores, under the shim."""
+    order = order_beside(
+        request,
+        parameters,
+        data,
+        delivery=to_file(str(folder.absolute() / outcomes.ENDING)),
+        private=folder / _PRIVATE,
+        limits=Limits(result_bytes=config.max_result_bytes),
+    )
+    return (config.python or sys.executable, _CHILD, "flexcore_far.main"), order, b""
+
+
 def _python(parameters: PythonParameters, folder: Path, config: LocalConfig) -> Parts:
-    file = _file(parameters.file, folder)
+    file = file_beside(parameters.file, folder)
     order = {
         "name": str(file) if file else "<script>",
         "is_file": file is not None,
-        "code": _content(file) if file else parameters.script,
+        "code": content_of(file) if file else parameters.script,
         "args": parameters.args,
     }
-    return _child("flexcore_local.run_python", config.python or sys.executable), msgspec.json.encode(order), b""
+    return (config.python or sys.executable, _CHILD, "flexcore_far.run_python"), msgspec.json.encode(order), b""
 
 
 def _bash(parameters: BashParameters, folder: Path) -> Parts:
-    file = _file(parameters.file, folder)
-    for argument in parameters.args:
-        if "\0" in text(argument):
-            raise Refused("an argument holds a NUL character, which no command can be given")
-    # All on the first line, so that line numbers in messages are the author's.
-    opening = f"set -- {' '.join(_quoted(text(each)) for each in parameters.args)}; "
-    if file is None:
-        return ("bash", "-eo", "pipefail", "/dev/fd/3"), b"", (opening + (parameters.script or "")).encode()
-    opening += f"BASH_ARGV0={_quoted(str(file))}; source {_quoted(str(file))}"
-    return ("bash", "-eo", "pipefail", "/dev/fd/3"), b"", opening.encode()
+    file = file_beside(parameters.file, folder)
+    script = None if file else parameters.script or ""
+    return BASH, b"", bash_script(bash_arguments(parameters.args), script, str(file or ""))
 
 
 def _http(parameters: HttpParameters) -> Parts:
@@ -179,52 +192,27 @@ def _http(parameters: HttpParameters) -> Parts:
         "timeout": parameters.timeout,
         "expect": parameters.expect if isinstance(parameters.expect, list) else [parameters.expect],
     }
-    return _child("flexcore_local.run_http", sys.executable), msgspec.json.encode(order), b""
+    return _child("flexcore_local.run_http"), msgspec.json.encode(order), b""
 
 
 def _sql(parameters: SqlParameters, folder: Path) -> Parts:
-    file = _file(parameters.file, folder)
+    file = file_beside(parameters.file, folder)
     order = {
         "connection": parameters.connection,
-        "script": _content(file) if file else parameters.script,
+        "script": content_of(file) if file else parameters.script,
         "params": parameters.params if parameters.params is not None else parameters.args,
         "read_only": parameters.read_only,
     }
-    return _child("flexcore_local.run_sql", sys.executable), msgspec.json.encode(order), b""
+    return _child("flexcore_local.run_sql"), msgspec.json.encode(order), b""
 
 
-def _child(module: str, python: str) -> tuple[str, ...]:
-    return (python, _CHILD, module)
-
-
-def _file(name: str | None, folder: Path) -> Path | None:
-    if name is None:
-        return None
-    path = (folder / name).absolute()
-    if not path.is_file():
-        raise Refused(f"file {name!r} is not in the workflow's folder")
-    return path
-
-
-def _content(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"file {file.name!r} cannot be read: {error}") from error
+def _child(module: str) -> tuple[str, ...]:
+    return (sys.executable, _CHILD, module, _OURS)
 
 
 def _packages(parameters: BaseModel, secrets: tuple[str, ...]) -> Sequence[str]:
-    packages: Sequence[str] = getattr(parameters, "packages", ())  # http has none
-    if any(secret in each for secret in secrets if secret for each in packages):
-        raise Refused("a secret stands in `packages`; give it to the installer, as a UV_… variable in the step's `env`")
+    packages = without_secrets(getattr(parameters, "packages", ()), secrets)  # http has none
     return packages_for_sql(parameters.connection, packages) if isinstance(parameters, SqlParameters) else packages
-
-
-_ESCAPES: Mapping[str, str] = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r"}
-
-
-def _quoted(argument: str) -> str:
-    return "$'" + "".join(_ESCAPES.get(character, character) for character in argument) + "'"
 
 
 def _environment(
@@ -235,6 +223,7 @@ def _environment(
         **base,
         **request.env,
         **{name: text(value) for name, value in declared.items()},
+        "FLEXCORE_ORDER": "-",
         "FLEXCORE_RESULT": str(folder.absolute() / outcomes.RESULT),
         "FLEXCORE_FAILURE": str(folder.absolute() / outcomes.FAILURE),
         "FLEXCORE_EXECUTION": request.id.execution,

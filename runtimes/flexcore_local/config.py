@@ -1,42 +1,15 @@
 """What can be said about an instance of the local runtime, and about each kind of step it runs."""
 
-from typing import Annotated, Any, Self
+from typing import Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, JsonValue, model_validator
 
-from flexcore.model.units import parse_duration
-from flexcore_local.requirements import MOST, normal
-
-_DURATION_SCHEMA = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}
+from flexcore.runtime.portable.parameters import BashParameters as BashParameters
+from flexcore.runtime.portable.parameters import Code, Scalar, Seconds, Strict
+from flexcore.runtime.portable.parameters import PythonParameters as PythonParameters
 
 
-def _seconds(value: Any) -> Any:
-    return parse_duration(value).total_seconds() if isinstance(value, str) else value
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0), WithJsonSchema(_DURATION_SCHEMA)]
-"""Seconds, or text such as `1m30s`."""
-
-Requirement = Annotated[str, AfterValidator(normal)]
-"""A package, as `pandas==2.2.*`, in the one spelling that all its spellings share."""
-
-Scalar = str | bool | int | float | None
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LocalConfig(_Strict):
+class LocalConfig(Strict):
     """One instance of the runtime."""
 
     slots: int | None = Field(None, ge=1, description="Processes at a time. Default: one per core.")
@@ -50,32 +23,7 @@ class LocalConfig(_Strict):
     packages_timeout: Seconds = Field(1800.0, description="Longest time to build one, apart from the step's own.")
 
 
-class _Code(_Strict):
-    script: str | None = Field(None, description="The code itself. It is never templated.")
-    file: str | None = Field(None, description="A file beside the workflow file.")
-    env: dict[str, Scalar] = Field(default_factory=dict)
-    packages: list[Requirement] = Field(default_factory=list, max_length=MOST, description="Installed before it runs.")
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.script is None) == (self.file is None):
-            raise ValueError("give exactly one of `script` and `file`")
-        return self
-
-
-class PythonParameters(_Code):
-    """A `python` step: the code defines `main(**args)`."""
-
-    args: dict[str, JsonValue] = Field(default_factory=dict)
-
-
-class BashParameters(_Code):
-    """A `bash` step, run with `-e` and `pipefail`; `args` are `$1`, `$2`, …"""
-
-    args: list[JsonValue] = Field(default_factory=list)
-
-
-class SqlParameters(_Code):
+class SqlParameters(Code):
     """A `sql` step on SQLite or Postgres; `args` is another word for `params`."""
 
     connection: str
@@ -90,7 +38,7 @@ class SqlParameters(_Code):
         return self
 
 
-class HttpParameters(_Strict):
+class HttpParameters(Strict):
     """An `http` step. `expect` is a status, a class such as `2xx`, or a list of them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
@@ -116,7 +64,7 @@ class HttpParameters(_Strict):
         return "json_body" in self.model_fields_set
 
 
-class FunctionParameters(_Strict):
+class FunctionParameters(Strict):
     """A `function` step: `module:function`, marked with `@flexcore.task`."""
 
     name: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")

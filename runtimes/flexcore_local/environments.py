@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LEFT_S = 60.0  # the age at which what is no complete environment is nobody's
+BEGUN = "begun"  # in the folder of an attempt that prepared itself: when its own program began, in epoch seconds
 FORMAT = 1  # of the digest: another one makes every environment anew
 SHOWN = "environment.json"
 _USE, _BUILD = ".use", ".build"  # the locks

@@ -19,6 +19,7 @@ from flexcore.model.errors import RuntimeUnavailable
 from flexcore.model.execution import Handle
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.values import JSON
+from flexcore.runtime.flexcore_far import start
 from flexcore.runtime.interface import Failed, LogChunk, LogStream, Succeeded
 from flexcore_local.function_host import PRINTED, RAISED, RETURNED, UNSTOPPABLE
 
@@ -29,7 +30,7 @@ Outcome: TypeAlias = Succeeded | Failed
 
 CANCELLED = Failed(Failure(message="cancelled", error_class=ErrorClass.CANCELLED))
 
-_CHILD = str(Path(__file__).with_name("child.py"))
+_OURS = str(Path(__file__).parents[1])  # the folder that this package is in
 _LAST_WORDS_BYTES = 4096
 _STREAMS = {1: LogStream.STDOUT, 2: LogStream.STDERR}
 
@@ -230,7 +231,7 @@ def _spawn(folder: Path, environment: Mapping[str, str], limit: int) -> tuple[so
     try:
         pid = os.posix_spawn(
             sys.executable,
-            [sys.executable, _CHILD, "flexcore_local.function_host", str(folder.absolute()), str(limit)],
+            [sys.executable, start.__file__, "flexcore_local.function_host", _OURS, str(folder.absolute()), str(limit)],
             dict(environment),
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, nothing, 0),

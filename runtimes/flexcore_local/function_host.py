@@ -303,8 +303,8 @@ def failure(number: int, error: BaseException) -> list[Any]:
 
 
 def main() -> int:
-    """Serve until the server is gone. The folder and the limit of calls are the arguments."""
-    folder, limit = sys.argv[2], int(sys.argv[3])
+    """Serve until the server is gone. The arguments after ours are the folder and the limit of calls."""
+    folder, limit = sys.argv[3], int(sys.argv[4])
     os.chdir(folder)
     sys.path[0] = folder
     os.closerange(_SOCKET_FD + 1, 1 << 20)  # whatever else the server had open is not ours

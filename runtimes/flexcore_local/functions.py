@@ -24,10 +24,10 @@ from flexcore.runtime.interface import (
     Submitted,
 )
 from flexcore.runtime.plugin import RuntimeContext
+from flexcore.runtime.portable.judgement import redacted
 from flexcore_local.commands import clean_environment
 from flexcore_local.config import FunctionParameters, LocalConfig
 from flexcore_local.function_client import Call, FunctionHost
-from flexcore_local.outcomes import redacted
 from flexcore_local.slots import Slots
 
 _MOST_HOSTS = 8  # idle ones above it are ended, the one unused for longest first

@@ -14,8 +14,9 @@ from pathlib import Path
 import msgspec
 
 from flexcore.model.failure import ErrorClass, Failure
+from flexcore.runtime.flexcore_far import start
+from flexcore.runtime.portable.requirements import normal_set
 from flexcore_local.config import LocalConfig
-from flexcore_local.requirements import normal_set
 
 _DRIVER = "psycopg[binary]>=3.2"
 _PREFIX = "UV_"
@@ -67,7 +68,7 @@ def packages_for_sql(connection: str, packages: Sequence[str]) -> Sequence[str]:
 
 
 def prepared(
-    wanted: Wanted, folder: Path, config: LocalConfig, around: Surroundings, env: Mapping[str, str], child: str
+    wanted: Wanted, folder: Path, config: LocalConfig, around: Surroundings, env: Mapping[str, str]
 ) -> tuple[tuple[str, ...], bytes] | Failure:
     """Give the command line and standard input with which an attempt gets its environment and then becomes `wanted`.
 
@@ -93,7 +94,7 @@ def prepared(
         "keep_s": config.packages_keep,
         "max_bytes": config.packages_max_bytes,
     }
-    argv = (sys.executable, "-I", "-S", child, "flexcore_local.prepare_main")
+    argv = (sys.executable, "-I", "-S", start.__file__, "flexcore_local.prepare_main", str(Path(__file__).parents[1]))
     return argv, msgspec.json.encode(order) + b"\n" + wanted.stdin
 
 

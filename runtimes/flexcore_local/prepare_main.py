@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from flexcore_local import installer_outcomes, runner
-from flexcore_local.environments import Environments, describe, digest
+from flexcore_local.environments import BEGUN, Environments, describe, digest
+from flexcore_local.far import installer_outcomes, runner
 
 SYSTEM = "system"
 _OWN_DESCRIPTORS = 64  # above what a shell uses for itself
@@ -115,9 +115,9 @@ class Preparation:
 
     def _begin(self, name: str) -> None:
         """Tell the shim that the step's own time runs now, then whoever follows: the file is there before the line."""
-        new = self.folder / f"{runner.BEGUN}.new"
+        new = self.folder / f"{BEGUN}.new"
         new.write_text(f"{time.time():.6f}")
-        new.rename(self.folder / runner.BEGUN)
+        new.rename(self.folder / BEGUN)
         os.kill(os.getppid(), signal.SIGUSR1)
         self._say(f"running in the environment {name}")
         os.close(self.log)

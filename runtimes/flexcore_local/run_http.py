@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from flexcore_local import runner
+from flexcore_local.far import runner
 
 MAX_BODY_BYTES = 10 << 20
 _TRANSIENT = frozenset({408, 425, 429})

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from flexcore_local import runner
+from flexcore_local.far import runner
 
 MAX_ROWS = 100_000
 _OWN_TRANSACTION = ("begin", "commit", "rollback", "savepoint", "release", "pragma", "vacuum", "attach", "detach")

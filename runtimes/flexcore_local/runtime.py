@@ -79,6 +79,7 @@ class LocalRuntime:
                 gpu=0.0,
                 slots=self._slots,
             ),
+            data_stores=frozenset({"file", "s3"}),
             versions=self._versions,
         )
 

@@ -15,7 +15,6 @@ from flexcore_local.runtime import LocalRuntime
 from flexcore.model.execution import Handle
 from flexcore.model.failure import Failure
 from flexcore.model.ids import AttemptId, ExecutionId, StepPath
-from flexcore.model.values import Ref
 from flexcore.model.workflow import StepKind
 from flexcore.runtime.interface import (
     AttemptScope,
@@ -29,15 +28,8 @@ from flexcore.runtime.interface import (
     Submitted,
     Succeeded,
 )
-from flexcore.runtime.plugin import RuntimeContext
-
-
-class NoArtifacts:
-    async def put(self, data: bytes, *, format: str = "json") -> Ref:
-        raise NotImplementedError
-
-    async def get(self, ref: Ref) -> bytes:
-        raise NotImplementedError
+from flexcore.runtime.plugin import ArtifactStore, RuntimeContext
+from flexcore.testing.factories import MemoryArtifacts
 
 
 @dataclass
@@ -79,6 +71,7 @@ class Local:
         self.state = folder / "state"
         self.installation = f"in {folder}"  # external names come from it: two tests at once must not share them
         self.config = config
+        self.artifacts: ArtifactStore = MemoryArtifacts()
         self.numbers = itertools.count(1)
         self.runtime = self.another()
 
@@ -87,7 +80,7 @@ class Local:
         context = RuntimeContext(
             installation=self.installation,
             state_folder=self.state,
-            artifacts=NoArtifacts(),
+            artifacts=self.artifacts,
             now=lambda: datetime.now(UTC),
         )
         return LocalRuntime("local", LocalConfig(**self.config), context)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from flexcore_local.environments import Environments, describe, digest
-from flexcore_local.installer_outcomes import judged
-from flexcore_local.requirements import normal, normal_set
 from hypothesis import given
 from hypothesis import strategies as st
+
+from flexcore.runtime.flexcore_far.installer_outcomes import judged
+from flexcore.runtime.portable.requirements import normal, normal_set
 
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9._-]{0,10}[A-Za-z0-9]", fullmatch=True)
 VERSIONS = st.lists(st.sampled_from([">=1", "<2", "!=1.5", "~=1.4", "==1.*"]), max_size=3, unique=True)

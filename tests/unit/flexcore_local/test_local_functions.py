@@ -14,8 +14,8 @@ from local_steps import Local, Seen, eventually
 
 from flexcore.model.execution import Phase
 from flexcore.model.failure import ErrorClass
+from flexcore.runtime.flexcore_far.shim_main import process_stat
 from flexcore.runtime.interface import Finished, LogStream, PhaseEntered, Submitted
-from flexcore.runtime.shim_main import process_stat
 
 FUNCTIONS = """
 import asyncio, os, subprocess, sys, time

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 from flexcore_local.config import HttpParameters, LocalConfig
-from flexcore_local.outcomes import TABLE, failure_of, outcome
+from flexcore_local.outcomes import failure_of, outcome
 from flexcore_local.slots import Slots
 from pydantic import ValidationError
 
 from flexcore.model.failure import ErrorClass
 from flexcore.model.workflow import StepKind
 from flexcore.runtime.interface import Failed
+from flexcore.runtime.portable.judgement import TABLE
 from flexcore.runtime.shim import End, Lost, Reason, Status
 
 

@@ -200,6 +200,16 @@ def test_an_existing_file_is_asked_for_in_normal_form() -> None:
     assert asked == ["lib/a.py"]
 
 
+def test_more_files_of_a_step_are_looked_for_and_named() -> None:
+    text = "name: w\nsteps:\n  - {id: a, type: bash, with: {script: x, files: [./data, table.csv, gone, /etc]}}\n"
+
+    with pytest.raises(InvalidDefinition) as caught:
+        parse(text, "w", files=lambda path: path != "gone")
+
+    assert [problem.code for problem in caught.value.diagnostics] == ["missing-file", "path"]
+    assert named_files(parse(text.replace(", gone, /etc", ""), "w")) == ("data", "table.csv")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

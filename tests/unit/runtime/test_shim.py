@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from flexcore.runtime import shim, shim_main
+from flexcore.runtime import shim
+from flexcore.runtime.flexcore_far import shim_main
 from flexcore.runtime.interface import LogChunk, LogStream
 from flexcore.runtime.shim import Command, Found, Lost, Reason, State, Status
 
@@ -338,7 +339,8 @@ CONTROL_PLANE = """if True:
     import asyncio, os, sys
     from datetime import timedelta
     from pathlib import Path
-    from flexcore.runtime import shim, shim_main
+    from flexcore.runtime import shim
+    from flexcore.runtime.flexcore_far import shim_main
     folder = Path(sys.argv[1])
     script = "sleep 0.3; echo x >> count"
     command = shim.Command(argv=("bash", "-c", script), env={"PATH": os.environ["PATH"]}, cwd=folder.parent.parent)

@@ -1,16 +1,18 @@
 """From what the installer said to what that means: the first row whose words were said decides.
 
-Standard library only. The words are those of uv; what older ones draw around them is taken off.
+The words are those of uv, and of pip where it stands in; what older ones draw around them is taken off.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from typing import NamedTuple
 
 _LONGEST = 1500
+_ERRORS = ("error:", "ERROR:", "No solution", "Failed")
 _DRAWN = " \t\u00d7\u2570\u2500\u25b6\u2502\u251c"
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """What a failed installation is told as."""
 
     message: str
@@ -23,6 +25,7 @@ _NETWORK = (
     *("error sending request", "failed to fetch", "could not connect", "connection refused", "connection reset"),
     *("dns error", "failed to lookup address", "timed out", "network was disabled", "network is unreachable"),
     *("server error (5", "client error (4", "401 unauthorized", "403 forbidden", "error trying to connect"),
+    *("failed to establish a new connection", "name resolution"),
 )
 _TABLE: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
     (
@@ -38,13 +41,17 @@ _TABLE: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
         "see the network and the installer's UV_… variables (index, proxy, certificates)",
     ),
     (
-        ("not found in the package registry", "not found in the provided package locations"),
+        (
+            "not found in the package registry",
+            "not found in the provided package locations",
+            "no matching distribution",
+        ),
         "NoSuchPackage",
         "user",
         "check the spelling in `packages`",
     ),
     (
-        ("no solution found",),
+        ("no solution found", "resolutionimpossible", "conflicting dependencies"),
         "Conflict",
         "user",
         "change the versions in `packages` so that they fit each other and this Python",
@@ -73,10 +80,14 @@ def judged(text: str, code: int) -> Told:
 def _message(text: str) -> str:
     """Take the installer's error and its causes, without the lines before it."""
     lines = [line.strip(_DRAWN) for line in text.splitlines()]
-    first = next((at for at, line in enumerate(lines) if line.startswith(("error:", "No solution", "Failed"))), None)
+    first = next((at for at, line in enumerate(lines) if line.startswith(_ERRORS)), None)
     if first is None:
         return ""
-    told = [line.removeprefix("error:").removeprefix("cause:").strip() for line in lines[first:]]
+    told = [_without(_without(line, *_ERRORS[:2]), "cause:").strip() for line in lines[first:]]
     hints = next((at for at, line in enumerate(told) if line.startswith("hint:")), len(told))
     said = [line for line in told[:hints] if line.strip("^~")]  # without what points at a place in the line above
     return f"cannot install the packages: {': '.join(said).replace('.: ', '. ')}"[:_LONGEST]
+
+
+def _without(line: str, *openings: str) -> str:
+    return next((line[len(each) :] for each in openings if line.startswith(each)), line)

@@ -13,7 +13,7 @@ import traceback
 import types
 from typing import Any
 
-from flexcore_local import runner
+from . import runner
 
 
 def main() -> int:
@@ -24,7 +24,7 @@ def main() -> int:
     sys.path[0:1] = [os.path.dirname(name), os.getcwd()] if order["is_file"] else [os.getcwd()]  # noqa: PTH109, PTH120 (slow import)
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
     try:
-        value = _call(_load(name, code), order["args"])
+        value = _call(_load(name, code), order["args"], order.get("offered", {}))
         return _finish(value)
     except SystemExit as request:
         return _exit(request, failure)
@@ -42,11 +42,11 @@ def _load(name: str, code: str) -> types.ModuleType:
     return module
 
 
-def _call(module: types.ModuleType, args: dict[str, Any]) -> object:
+def _call(module: types.ModuleType, args: dict[str, Any], offered: dict[str, str]) -> object:
     function = getattr(module, "main", None)
     if not callable(function):
         raise AttributeError("the script defines no function `main`; its return value would be the result")
-    value = function(**args)
+    value = function(**args, **_wanted(function, offered))
     if hasattr(value, "__await__"):
         import asyncio  # only for steps that are async
 
@@ -55,6 +55,16 @@ def _call(module: types.ModuleType, args: dict[str, Any]) -> object:
 
         return asyncio.run(wait())
     return value
+
+
+def _wanted(function: Any, offered: dict[str, str]) -> dict[str, str]:
+    """Choose what the function asks for by name: the paths of outputs are given only to who wants them."""
+    if not offered:
+        return {}
+    import inspect  # only for steps with outputs
+
+    names = inspect.signature(function).parameters
+    return {name: path for name, path in offered.items() if name in names}
 
 
 def _finish(value: object) -> int:

@@ -13,7 +13,6 @@ from typing import Any
 
 RESULT = "FLEXCORE_RESULT"
 FAILURE = "FLEXCORE_FAILURE"
-BEGUN = "begun"  # in the folder of an attempt that prepared itself: when its own program began, in epoch seconds
 
 
 class Unsuitable(Exception):

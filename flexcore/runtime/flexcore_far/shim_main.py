@@ -101,7 +101,7 @@ class Stream:
     """One output of the command: a pipe in, a file out, with the head and the tail kept above the cap."""
 
     def __init__(self, name: str, cap: int) -> None:
-        self.source, self.write_end = _high_pipe()
+        self.source, self.write_end = high_pipe()
         os.set_blocking(self.source, False)
         self.file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self.room = cap
@@ -143,9 +143,9 @@ class Stream:
 class Shim:
     """The running command and what shall become of it."""
 
-    def __init__(self, order: "dict[str, Any]") -> None:
+    def __init__(self, order: "dict[str, Any]", streams: "Sequence[Stream]") -> None:
         self.order = order
-        self.streams = [Stream(name, order["max_output"]) for name in STREAMS]
+        self.streams = streams
         self.started = time.time()
         now = time.monotonic()
         self.preparing: bool = order.get("prepares", False)
@@ -164,7 +164,7 @@ class Shim:
         """Start the command; None, or what failed and the errno."""
         stdin, script = _memory_file(self.order["stdin"]), _memory_file(self.order["script"])
         outputs = [stream.write_end for stream in self.streams]
-        report, report_end = _high_pipe()
+        report, report_end = high_pipe()
         own = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
@@ -280,7 +280,7 @@ class Shim:
             self.reason = "oom"
 
 
-def _high_pipe() -> "tuple[int, int]":
+def high_pipe() -> "tuple[int, int]":
     """Make a pipe whose ends are out of the way of the numbers that the command gets."""
     low = os.pipe()
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 20) for fd in low]
@@ -290,7 +290,7 @@ def _high_pipe() -> "tuple[int, int]":
 
 
 def _memory_file(content: bytes) -> int:
-    low = os.memfd_create("flexcore")
+    low = os.memfd_create("flexcore") if hasattr(os, "memfd_create") else _nameless_file()
     done = 0
     while done < len(content):
         done += os.write(low, content[done:])
@@ -298,6 +298,13 @@ def _memory_file(content: bytes) -> int:
     high = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 20)
     os.close(low)
     return high
+
+
+def _nameless_file() -> int:
+    """Stand in where Python was built against an old C library: a file of this folder that never keeps its name."""
+    low = os.open(".nameless", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    os.unlink(".nameless")  # noqa: PTH108 (pathlib is too slow to import here)
+    return low
 
 
 def _prctl(option: int, argument: int) -> bool:
@@ -308,6 +315,11 @@ def _prctl(option: int, argument: int) -> bool:
         return bool(_ctypes.call_function(address, (option, argument, 0, 0, 0)) == 0)
     except (ImportError, AttributeError, OSError):
         return False
+
+
+def become_reaper() -> bool:
+    """Take in every process below this one whose parent ends; False where that cannot be had."""
+    return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _become_command(
@@ -363,18 +375,22 @@ def _record(order: "dict[str, Any]", command: int) -> None:
     write_atomically(RECORD, text, durable=False)
 
 
-def _write_status(shim: Shim, problem: "tuple[str, int] | None") -> None:
+def status_text(shim: Shim, problem: "tuple[str, int] | None", dropped: str = "") -> str:
+    """Write down how a command ended, as JSON. `problem` is what could not be started and the errno."""
     status = shim.wait_status if shim.wait_status is not None else 127 << 8
     killed = os.WIFSIGNALED(status)
-    dropped = ", ".join(f'"{name}": {stream.dropped}' for name, stream in zip(STREAMS, shim.streams, strict=True))
     what, number = problem or ("", 0)
-    text = (
+    return (
         f'{{"version": {VERSION}, "exit_code": {"null" if killed else os.WEXITSTATUS(status)}, '
         f'"signal": {os.WTERMSIG(status) if killed else "null"}, "reason": "{shim.reason}", '
         f'"problem": "{what}", "errno": {number}, "started": {shim.started:.6f}, "finished": {time.time():.6f}, '
         f'"cpu_s": {shim.cpu:.6f}, "peak_bytes": {shim.peak}, "dropped": {{{dropped}}}}}'
     )
-    write_atomically(STATUS, text, durable=True)
+
+
+def _write_status(shim: Shim, problem: "tuple[str, int] | None") -> None:
+    dropped = ", ".join(f'"{name}": {stream.dropped}' for name, stream in zip(STREAMS, shim.streams, strict=True))
+    write_atomically(STATUS, status_text(shim, problem, dropped), durable=True)
 
 
 def _insist_on_status(shim: Shim, problem: "tuple[str, int] | None", wake: int) -> None:
@@ -403,9 +419,9 @@ def _tell_parent() -> None:
         return  # it is dead already; whoever comes later reads the record
 
 
-def _own_signals() -> int:
+def own_signals() -> int:
     """Turn signals into bytes on a pipe, and outlive what ends a terminal's processes."""
-    wake, wake_end = _high_pipe()
+    wake, wake_end = high_pipe()
     os.set_blocking(wake_end, False)
     signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
@@ -424,16 +440,16 @@ def _read_order() -> "dict[str, Any]":
 def main() -> int:
     """Run one attempt. One byte on standard output tells the parent that the record is there."""
     os.closerange(3, 1 << 20)
-    wake = _own_signals()
+    wake = own_signals()
     order = _read_order()
     os.chdir(order["folder"])
     if not _take_lock():
         return ALREADY_RUN
     crash = os.open(CRASH, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(crash, 2)
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    become_reaper()
     _record(order, 0)
-    shim = Shim(order)
+    shim = Shim(order, [Stream(name, order["max_output"]) for name in STREAMS])
     problem = shim.launch()
     _record(order, shim.pid)
     _tell_parent()

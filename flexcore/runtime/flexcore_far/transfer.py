@@ -1,0 +1,137 @@
+"""Brings inputs here as files and takes outputs away, over links that carry their own permission.
+
+A link is a secret: no message may hold it. Nothing is read into memory as a whole. `check` is called between the
+pieces and raises when all of it shall end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
+
+from .results import Unprepared
+
+_CHUNK = 1 << 20
+_TRIES, _APART_S, _SILENCE_S = 4, 0.5, 60.0
+_Result = TypeVar("_Result")
+_FOR_EVER = (400, 401, 403, 404, 405, 410, 411, 413)
+
+
+def fetch(name: str, link: Mapping[str, Any], checksum: str, target: Path, check: Callable[[], None]) -> int:
+    """Bring an input to a file, and count its bytes. Raises Unprepared, also when something else came."""
+    size, digest = _tried(f"input {name!r} cannot be fetched", lambda: _fetched(link, target, check), check)
+    if checksum and checksum != digest:
+        raise _not_transferred(f"input {name!r} is not what was referred to: {digest} instead of {checksum}")
+    return size
+
+
+def store(name: str, source: Path, link: Mapping[str, Any], form: str, check: Callable[[], None]) -> dict[str, Any]:
+    """Take an output to its place, and describe it: bytes, checksum, and rows where lines are rows."""
+    hashed = hashlib.sha256()
+    lines = 0
+    with source.open("rb") as file:
+        for piece in iter(lambda: file.read(_CHUNK), b""):
+            check()
+            hashed.update(piece)
+            lines += piece.count(b"\n")
+    size = source.stat().st_size
+    _tried(f"output {name!r} cannot be stored", lambda: _stored(link, source, size), check)
+    rows = lines if form in ("jsonl", "ndjson") else None
+    return {"bytes": size, "checksum": f"sha256-{hashed.hexdigest()}", "rows": rows}
+
+
+def _not_transferred(message: str) -> Unprepared:
+    return Unprepared(message, name="NotTransferred")
+
+
+def _tried(what: str, act: Callable[[], _Result], check: Callable[[], None]) -> _Result:
+    for left in reversed(range(_TRIES)):
+        try:
+            return act()
+        except HTTPError as error:
+            told = f"{what}: the store answered {error.code} {error.reason}"
+            if error.code in _FOR_EVER or not left:
+                raise _not_transferred(told) from None  # the original holds the link
+        except (URLError, OSError, EOFError) as error:
+            told = f"{what}: {_reason(error)}"
+            if not left or isinstance(error, (FileNotFoundError, PermissionError)):
+                raise _not_transferred(told) from None
+        check()
+        time.sleep(_APART_S * (_TRIES - left))
+    raise AssertionError("the last try returns or raises")
+
+
+def _reason(error: Exception) -> str:
+    reason = error.reason if isinstance(error, URLError) else error
+    return str(getattr(reason, "strerror", None) or reason)
+
+
+def _fetched(link: Mapping[str, Any], target: Path, check: Callable[[], None]) -> tuple[int, str]:
+    hashed = hashlib.sha256()
+    size = 0
+    with _opened(link) as source, target.open("wb") as file:
+        for piece in iter(lambda: source.read(_CHUNK), b""):
+            check()
+            hashed.update(piece)
+            size += len(piece)
+            file.write(piece)
+        wanted = _announced(source)
+    if wanted is not None and wanted != size:
+        raise EOFError(f"it ended after {size} of {wanted} bytes")
+    return size, f"sha256-{hashed.hexdigest()}"
+
+
+def _opened(link: Mapping[str, Any]) -> IO[bytes]:
+    place = _path(link)
+    if place is not None:
+        return place.open("rb")
+    asked = Request(link["url"], headers=dict(link["headers"]))  # noqa: S310 (a link is http(s) or a file, see below)
+    answer: IO[bytes] = urlopen(asked, timeout=_SILENCE_S)  # noqa: S310 (as above)
+    return answer
+
+
+def _announced(source: IO[bytes]) -> int | None:
+    headers = getattr(source, "headers", None)
+    length = headers.get("Content-Length") if headers is not None else None
+    return int(length) if length and length.isdigit() else None
+
+
+def _stored(link: Mapping[str, Any], source: Path, size: int) -> None:
+    place = _path(link)
+    if place is not None:
+        _copied(source, place)
+        return
+    with source.open("rb") as file:
+        headers = {**link["headers"], "Content-Length": str(size)}
+        if not any(name.lower() == "content-type" for name in headers):
+            headers["Content-Type"] = "application/octet-stream"  # else urllib says that it is a form
+        asked = Request(link["url"], data=file, headers=headers, method="PUT")  # noqa: S310 (as above)
+        with urlopen(asked, timeout=_SILENCE_S) as answer:  # noqa: S310 (as above)
+            answer.read()
+
+
+def _copied(source: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    new = place.with_name(f".new-{os.getpid()}-{place.name}")
+    with source.open("rb") as ours, new.open("wb") as theirs:
+        shutil.copyfileobj(ours, theirs, _CHUNK)
+        theirs.flush()
+        os.fsync(theirs.fileno())
+    new.replace(place)
+
+
+def _path(link: Mapping[str, Any]) -> Path | None:
+    parts = urlsplit(link["url"])
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    if parts.scheme not in ("http", "https"):
+        raise _not_transferred("a link is a file or an http(s) address")
+    return None
