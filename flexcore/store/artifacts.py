@@ -1,7 +1,8 @@
 """Artifacts in a local folder: bytes named by their content, written once, durable before anybody refers to them.
 
-Plain files for now; object stores by URL come with fsspec behind the same protocol. A name that is not a digest never
-becomes a path. Nothing is ever changed in place: a file appears under its name complete, or not at all.
+A name that is not a digest never becomes a path. Nothing is ever changed in place: a file appears under its name
+complete, or not at all. What a step makes elsewhere is named before its content exists (`made-<hash of the offer>`):
+there the reference says the checksum.
 
 A file's time says when it was last stored or taken over: whoever collects what nobody refers to leaves young files
 alone, because the reference may be about to be written. Looking at that time and removing the file is one step.
@@ -14,17 +15,18 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from flexcore.model.errors import InternalError, InvalidInput, NotFound, StoreUnavailable
-from flexcore.model.values import Ref, reference
+from flexcore.model.values import Ref, digest, reference
+from flexcore.runtime.plugin import Link, Offer
 from flexcore.store.locks import exclusive, shared
 
 _LOCK_SECONDS = 30.0
 _REMOVED_AT_ONCE = 100
 _PART = ".new-"
-_URI = re.compile(r"artifact:(?P<name>sha256-[0-9a-f]{64})")
+_URI = re.compile(r"artifact:(?P<name>(?:sha256|made)-[0-9a-f]{64})")
 
 
 class LocalArtifacts:
@@ -32,6 +34,11 @@ class LocalArtifacts:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    @property
+    def store(self) -> str:
+        """Say what a link needs: the files of this machine."""
+        return "file"
 
     async def put(self, data: bytes, *, format: str = "json") -> Ref:
         """Store bytes durably and name them by their content. Raises StoreUnavailable when the disk refuses."""
@@ -41,12 +48,29 @@ class LocalArtifacts:
         """Read bytes back. Raises NotFound, InvalidInput (not one of ours), InternalError (damaged)."""
         return await asyncio.to_thread(self._get, ref)
 
+    async def link(self, ref: Ref, valid: timedelta) -> Link:
+        """Say where the bytes of a reference are. Raises NotFound, InvalidInput (not one of ours)."""
+        path = self.path(ref)
+        if not await asyncio.to_thread(path.is_file):
+            raise NotFound(f"the store has no {ref.uri}", hint="it may have been collected")
+        return Link(path.absolute().as_uri())
+
+    async def offer(self, name: str, valid: timedelta) -> Offer:
+        """Offer a file to write: beside it under a name that starts with `.new-`, and then renamed to it."""
+        uri = offered(name)
+        path = self.path(Ref(uri=uri, bytes=0))
+        try:
+            await asyncio.to_thread(path.parent.mkdir, mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreUnavailable(f"no place for data can be made in {path.parent}: {error}") from error
+        return Offer(uri, Link(path.absolute().as_uri()))
+
     async def keep(self, refs: Iterable[Ref]) -> None:
         """Make content count as just stored, because it is about to be referred to again.
 
         Raises NotFound when some of it has been collected; what is not in this store is nobody's to keep.
         """
-        ours = [ref for ref in refs if _URI.fullmatch(ref.uri)]
+        ours = [ref for ref in refs if own_name(ref)]
         if ours:
             await asyncio.to_thread(self._keep, ours)
 
@@ -64,13 +88,13 @@ class LocalArtifacts:
 
     def path(self, ref: Ref) -> Path:
         """Say where the bytes of a reference are, or would be. Raises InvalidInput for anything but a digest."""
-        match = _URI.fullmatch(ref.uri)
-        if match is None:
+        name = own_name(ref)
+        if name is None:
             raise InvalidInput(f"{ref.uri!r} is not an artifact of this store", hint="artifact:sha256-<64 hex digits>")
-        return self._place(match["name"])
+        return self._place(name)
 
     def _place(self, name: str) -> Path:
-        return self._folder / name[7:9] / name
+        return self._folder / shelf(name) / name
 
     def _put(self, data: bytes, format: str) -> Ref:
         ref = replace(reference(data), format=format)
@@ -142,9 +166,32 @@ class LocalArtifacts:
             raise NotFound(f"the store has no {ref.uri}", hint="it may have been collected") from error
         except OSError as error:
             raise StoreUnavailable(f"{ref.uri} cannot be read: {error}") from error
-        if target.name != f"sha256-{hashlib.sha256(data).hexdigest()}":
-            raise InternalError(f"{ref.uri} is damaged: its content has another checksum", hint="restore a backup")
+        check(ref, data)
         return data
+
+
+def offered(name: str) -> str:
+    """Name data that is yet to be made, by what it will be: the same offer has the same URI, however often made."""
+    return f"artifact:made-{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+def own_name(ref: Ref) -> str | None:
+    """Give the name that a reference has in an artifact store; None for a reference to anywhere else."""
+    match = _URI.fullmatch(ref.uri)
+    return match["name"] if match else None
+
+
+def shelf(name: str) -> str:
+    """Spread names over 256 folders by the first digits of their digest."""
+    return name.partition("-")[2][:2]
+
+
+def check(ref: Ref, data: bytes) -> None:
+    """Raise InternalError unless bytes are those that a reference promises. What promises nothing cannot break it."""
+    name = own_name(ref) or ""
+    wanted = name if name.startswith("sha256-") else ref.checksum
+    if wanted and wanted != digest(data):
+        raise InternalError(f"{ref.uri} is damaged: its content has another checksum", hint="restore a backup")
 
 
 def _write(target: Path, data: bytes) -> None:

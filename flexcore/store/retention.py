@@ -4,7 +4,7 @@ How old is old enough is the caller's to say (`engine/services/retention.py`); w
 nothing that is needed is ever removed. With `dry_run` nothing is removed, and the answers are the same.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -43,6 +43,18 @@ class KeptArtifacts(ArtifactStore, Protocol):
 
     async def keep(self, refs: Iterable[Ref]) -> None:
         """Make content count as just stored, because it is about to be referred to again. Raises NotFound."""
+        ...
+
+
+class CollectedArtifacts(KeptArtifacts, Protocol):
+    """Content with its age."""
+
+    async def old(self, before: datetime) -> Mapping[str, int]:
+        """Name what was last stored before, each with its size in bytes."""
+        ...
+
+    async def remove(self, names: Sequence[str], before: datetime) -> Mapping[str, int]:
+        """Remove content unless it has been stored again meanwhile; name what went, with its sizes."""
         ...
 
 

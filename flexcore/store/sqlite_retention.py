@@ -18,12 +18,11 @@ from pathlib import Path
 
 from flexcore.model.errors import Conflict, StoreUnavailable
 from flexcore.model.ids import ExecutionId
-from flexcore.store.artifacts import LocalArtifacts
 from flexcore.store.database import Lane
 from flexcore.store.locks import exclusive
 from flexcore.store.logs import LogStore
 from flexcore.store.queries import Queries
-from flexcore.store.retention import GRACE, Collected, Gone
+from flexcore.store.retention import GRACE, Collected, CollectedArtifacts, Gone
 from flexcore.store.rows import DEFINITION, Row, microseconds
 
 _PAGE = 500
@@ -31,7 +30,7 @@ _STRETCH = 2000  # rows that are looked through at a time
 _ENTRIES_AT_ONCE = 2000  # history entries that one transaction removes, unless a single execution has more
 _ROWS_AT_ONCE = 1000
 
-_CONTENT = re.compile(r"sha256-[0-9a-f]{64}")
+_CONTENT = re.compile(r"(?:sha256|made)-[0-9a-f]{64}")
 _VERSION = re.compile(r"v-[0-9a-f]{16}")
 
 
@@ -52,7 +51,7 @@ class SqliteRetention:
     reader: Lane
     sql: Queries
     log_store: LogStore
-    artifact_store: LocalArtifacts
+    artifact_store: CollectedArtifacts
     folder: Path
     now: Callable[[], datetime]
 

@@ -1,6 +1,10 @@
 """Model objects in one line, with everything a test does not care about filled in."""
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,7 @@ from flexcore.model.template import Literal
 from flexcore.model.values import JSON, Ref, digest, reference
 from flexcore.model.workflow import Step, StepId, StepKind, Task, Workflow
 from flexcore.runtime.interface import Capabilities, ExecutionRequest, Health, HealthStatus
-from flexcore.runtime.plugin import RuntimeContext
+from flexcore.runtime.plugin import Link, Offer, RuntimeContext
 from flexcore.testing.clock import EPOCH, Clock, ManualClock
 
 
@@ -48,10 +52,34 @@ def capabilities(*kinds: StepKind, **changes: Any) -> Capabilities:
 
 
 class MemoryArtifacts:
-    """An artifact store for a test's lifetime."""
+    """An artifact store for a test's lifetime. What is linked or offered is a file in a temporary folder."""
 
     def __init__(self) -> None:
         self._kept: dict[str, bytes] = {}
+        self._folder: Path | None = None
+
+    @property
+    def store(self) -> str:
+        """Say that links are files."""
+        return "file"
+
+    async def link(self, ref: Ref, valid: timedelta) -> Link:
+        """Write the bytes to a file, unless they were made there."""
+        path = self._path(ref.uri)
+        if not path.exists():
+            path.write_bytes(self._kept[ref.uri])
+        return Link(path.as_uri())
+
+    async def offer(self, name: str, valid: timedelta) -> Offer:
+        """Offer a file."""
+        uri = f"artifact:made-{digest(name.encode()).removeprefix('sha256-')}"
+        return Offer(uri, Link(self._path(uri).as_uri()))
+
+    def _path(self, uri: str) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="flexcore-artifacts-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        return self._folder / uri.removeprefix("artifact:")
 
     async def put(self, data: bytes, *, format: str = "json") -> Ref:
         """Keep the bytes."""
@@ -60,7 +88,9 @@ class MemoryArtifacts:
         return Ref(uri=ref.uri, bytes=ref.bytes, format=format, checksum=digest(data))
 
     async def get(self, ref: Ref) -> bytes:
-        """Give them back."""
+        """Give them back, also what was made at a place that was offered."""
+        if ref.uri not in self._kept and self._path(ref.uri).exists():
+            return self._path(ref.uri).read_bytes()
         return self._kept[ref.uri]
 
 

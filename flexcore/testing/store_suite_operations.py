@@ -20,7 +20,7 @@ from flexcore.store.retention import Collected, Gone
 from flexcore.store.sqlite import Store
 from flexcore.store.write import CacheEntry
 from flexcore.testing.store_samples import LOAD, Story, definition, now, start_key
-from flexcore.testing.store_suite import Check, Place, opened, refused
+from flexcore.testing.store_suite import Check, Place, artifact_file, opened, refused
 
 _DAY = timedelta(days=1)
 
@@ -44,13 +44,13 @@ async def content(store: Store, text: str, age: timedelta = _DAY) -> Ref:
     """Store content as if it had been stored so long ago."""
     ref = await store.artifacts.put(text.encode())
     at = (now() - age).timestamp()
-    os.utime(store.artifacts.path(ref), (at, at))
+    os.utime(artifact_file(store, ref), (at, at))
     return ref
 
 
 def is_there(store: Store, ref: Ref) -> bool:
     """Say whether content is still in the store."""
-    return store.artifacts.path(ref).is_file()
+    return artifact_file(store, ref).is_file()
 
 
 def line(subject: str, at: datetime | None = None, **more: str) -> AuditEntry:
@@ -203,7 +203,7 @@ async def young_content_is_left_alone(place: Place) -> None:
     async with opened(place) as store:
         fresh, again, kept = [await content(store, name) for name in ("fresh", "again", "kept")]
         await store.artifacts.put(b"fresh2")
-        os.utime(store.artifacts.path(fresh))
+        os.utime(artifact_file(store, fresh))
         await store.artifacts.put(b"again")
         await store.artifacts.keep([kept, Ref(uri="s3://elsewhere/a", bytes=1)])
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from flexcore.runtime.portable.parameters import DataName, DataOutput
+
 InstallPolicy: TypeAlias = Literal["auto", "never", "always"]
 
 
@@ -35,6 +37,9 @@ class _Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     project: str = Field(min_length=1, description="Folder of meltano.yml, relative to the workflow, or a known name")
+    outputs: dict[DataName, DataOutput] = Field(
+        default_factory=dict, description="Files that the run leaves, to be stored: `output/…` is $FLEXCORE_OUTPUT"
+    )
 
 
 class ExplicitState(BaseModel):

@@ -23,6 +23,9 @@ from flexcore_meltano.project import PLUGIN_TYPES, Plugin, Project
 OUTPUT_VARIABLE = "FLEXCORE_OUTPUT"
 """In the environment and in the strings of `config`: the folder for what a target writes into files."""
 
+OUTPUTS_START = "outputs_start"
+"""Note: the folder where the paths of `outputs` start; `output/` in it is the folder of the variable above."""
+
 _LOCATION_SETTINGS = ("destination_path", "path", "filepath", "file_path", "output_path", "output_dir", "database")
 
 Parameters = SingerParameters | MeltanoParameters | DbtParameters
@@ -150,6 +153,8 @@ def prepare(asked: Asked) -> Prepared:
     }
     plugins = {each.plugin.name: {"type": each.plugin.type, "python": str(each.python)} for each in wanted}
     notes = {**parts.notes, "project": str(asked.project.root), "plugins": plugins}
+    if asked.parameters.outputs:
+        notes[OUTPUTS_START] = str(asked.place.output.parent)
     return Prepared(order=order, env=_environment(asked, parts.env), notes=notes)
 
 

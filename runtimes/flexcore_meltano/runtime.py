@@ -6,7 +6,7 @@ is just reading on. Nothing is started before everything that can be checked was
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +40,7 @@ from flexcore.runtime.interface import (
     Survey,
 )
 from flexcore.runtime.plugin import RuntimeContext
+from flexcore.runtime.portable.storing import store_outputs
 from flexcore.runtime.shim import End, Found, State
 from flexcore.runtime.state_folder import problem_with
 from flexcore_meltano.client import NoMeltano, attempt_argv, encode_order, find_executable
@@ -49,7 +50,7 @@ from flexcore_meltano.handle import attempt_folder, attempt_notes, attempt_of, i
 from flexcore_meltano.logs import Note, RunLog
 from flexcore_meltano.outcomes import failure_of
 from flexcore_meltano.place import is_deployed, place_of
-from flexcore_meltano.prepare import Asked, Parameters, Prepared, Refused, prepare, refuse
+from flexcore_meltano.prepare import OUTPUTS_START, Asked, Parameters, Prepared, Refused, prepare, refuse
 from flexcore_meltano.project import BadProject, read_project
 from flexcore_meltano.results import output_of, pairs_in, phases_of, usage_of
 
@@ -112,6 +113,7 @@ class MeltanoRuntime:
         return Capabilities(
             step_kinds=frozenset({StepKind.SINGER, StepKind.DBT, StepKind.MELTANO}),
             limits=Resources(cpu=float(os.cpu_count() or 1), memory=memory, gpu=0),
+            data_stores=frozenset({"file", "s3"}),
             versions={"meltano": version} if version else {},
         )
 
@@ -163,7 +165,8 @@ class MeltanoRuntime:
         for note in log.close():
             yield note
         if end is not None:
-            yield Finished(await asyncio.to_thread(self._result, request, found, end, log))
+            result = await asyncio.to_thread(self._result, request, found, end, log)
+            yield Finished(await self._with_data(request, result, notes))
 
     def _result(self, request: ExecutionRequest, found: Found, end: End, log: RunLog) -> ExecutionResult:
         work = found.folder / _WORK
@@ -179,6 +182,17 @@ class MeltanoRuntime:
         if request.kind is StepKind.DBT:
             self._account(request, work, failed=failure is not None)
         return ExecutionResult(outcome=outcome, usage=usage_of(end, log), phases=phases_of(end, log))
+
+    async def _with_data(
+        self, request: ExecutionRequest, result: ExecutionResult, notes: Mapping[str, JSON]
+    ) -> ExecutionResult:
+        """Store what the step declares as its `outputs`, and refer to it in its result."""
+        start = notes.get(OUTPUTS_START)
+        if not isinstance(result.outcome, Succeeded) or not isinstance(start, str):
+            return result
+        outputs = _validated(request).outputs
+        outcome, refs = await store_outputs(result.outcome, outputs, Path(start), self._context.artifacts, request.id)
+        return replace(result, outcome=outcome, artifacts=refs)
 
     def _account(self, request: ExecutionRequest, work: Path, *, failed: bool) -> None:
         if failed:
