@@ -1,0 +1,66 @@
+"""From what is seen at the end to the attempt's result: what the step itself tells, or else what the cluster tells."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from flexcore.model.execution import Phase
+from flexcore.model.failure import Failure
+from flexcore.runtime.interface import ExecutionRequest, ExecutionResult, Failed, Succeeded
+from flexcore.runtime.portable.data import DataLinks
+from flexcore.runtime.portable.ending import Ending, EndingInLog, decode
+from flexcore_kubernetes import outcomes
+from flexcore_kubernetes.outcomes import Sight
+
+_NO_RESULT = "the work succeeded, but its result could not be read: its pod and log are gone"
+
+
+def of_container(sight: Sight, request: ExecutionRequest) -> ExecutionResult:
+    """Judge a container or a user's Job."""
+    outcome: Succeeded | Failed
+    if outcomes.final(sight.job) == "Complete":
+        outcome = outcomes.result_of(sight)
+    else:
+        outcome = Failed(outcomes.failure_of(sight))
+    return ExecutionResult(outcome=redacted(outcome, request.secrets), phases=outcomes.phases_of(sight))
+
+
+def of_portable(sight: Sight, request: ExecutionRequest, in_log: EndingInLog, data: DataLinks) -> ExecutionResult:
+    """Judge a step that the far program ran. It knows best, but for what happened to itself."""
+    ending = _ending(sight, in_log)
+    failure = outcomes.failure_of(sight) if outcomes.final(sight.job) == "Failed" else None
+    if ending is None or (failure is not None and not outcomes.is_plain_exit(failure)):
+        instead = outcomes.lost(_NO_RESULT) if failure is None else Failed(failure)
+        return ExecutionResult(outcome=redacted(instead, request.secrets), phases=outcomes.phases_of(sight))
+    instead = outcomes.cancelled() if failure is None else Failed(failure)
+    result = ending.result(instead, data, request.id, request.secrets)
+    return replace(result, phases=_phases(sight, ending))
+
+
+def redacted(outcome: Succeeded | Failed, secrets: Sequence[str]) -> Succeeded | Failed:
+    """Take secret values out of a failure's text. A result is the step's own business."""
+    if isinstance(outcome, Succeeded):
+        return outcome
+    return Failed(hidden(outcome.failure, secrets))
+
+
+def hidden(failure: Failure, secrets: Sequence[str]) -> Failure:
+    """Take secret values out of a failure's text."""
+    message = failure.message
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        message = message.replace(secret, "***")
+    return replace(failure, message=message)
+
+
+def _ending(sight: Sight, in_log: EndingInLog) -> Ending | None:
+    message = outcomes.told(sight)
+    return (decode(message.encode()) if message else None) or in_log.ending
+
+
+def _phases(sight: Sight, ending: Ending) -> dict[Phase, timedelta]:
+    """The pod's way to its start, then what the far program measured, which begins where the container does."""
+    found = outcomes.phases_of(sight)
+    if not ending.phases:
+        return found
+    start = found.get(Phase.START, timedelta(0)) + ending.phases.get(Phase.START, timedelta(0))
+    return {Phase.QUEUE: found.get(Phase.QUEUE, timedelta(0)), **ending.phases, Phase.START: start}
