@@ -1,0 +1,231 @@
+"""Drives attempts that are jobs of a cluster: look, submit, follow, judge, and end them.
+
+There is one submission for an attempt, whoever asks and however often: a job's name follows from the attempt, Ray takes
+a name once, and what is there under our name is ours only if its label says so. Nothing that matters is kept here: a
+new instance finds everything in the cluster. A cluster that cannot be reached is never a failed attempt.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+
+from flexcore.model.errors import RuntimeUnavailable
+from flexcore.model.execution import Handle
+from flexcore.model.failure import ErrorClass, Failure
+from flexcore.model.ids import AttemptId, ExecutionId, external_name
+from flexcore.runtime.interface import (
+    CleanupReport,
+    ExecutionEvent,
+    ExecutionRequest,
+    ExecutionResult,
+    Failed,
+    Finished,
+    Submitted,
+)
+from flexcore.runtime.plugin import RuntimeContext
+from flexcore_ray import outcomes
+from flexcore_ray.capacity import Capacity, capacity
+from flexcore_ray.client import AlreadyThere, Dashboard, Job, Refused
+from flexcore_ray.clusters import Cluster
+from flexcore_ray.config import RayConfig, Scaling
+from flexcore_ray.following import Followed, Following
+from flexcore_ray.handle import SESSION, Label, handle_of, label_of
+from flexcore_ray.steps import Step, Submission, marks_of, step_of, submission_of
+
+_LOOK_AGAIN_S = 0.1
+_STOP_MARGIN_S = 3.0  # beyond the grace, before a cleanup answers that the end is pending
+_READER_S = 2.0  # how long a removal waits for a reader in this process to have read the end
+
+
+class RayAttempts:
+    """The attempts of one instance."""
+
+    def __init__(self, config: RayConfig, context: RuntimeContext, cluster: Cluster) -> None:
+        self.start_latency: timedelta | None = None
+        self._config = config
+        self._context = context
+        self._cluster = cluster
+        self._reading: dict[str, asyncio.Event] = {}
+
+    async def execute(self, request: ExecutionRequest) -> AsyncGenerator[ExecutionEvent, None]:
+        """Run a step as a job; closing it detaches."""
+        step = await step_of(request, self._config, self._context)
+        if isinstance(step, Failure):
+            yield _failed(step)
+            return
+        dashboard = await self._cluster.dashboard(start=request.handle is None)
+        if dashboard is None:
+            yield _failed(outcomes.lost("the local cluster it ran on has ended"))
+            return
+        found = await self._found(dashboard, request, step)
+        if isinstance(found, Failure):
+            yield _failed(found)
+            return
+        job, label, adopted = found
+        session = (await dashboard.version()).get("session_name", "")
+        yield Submitted(handle_of(job, label, session), adopted, prepares=True)
+        async with contextlib.aclosing(self._follow(dashboard, request, step, job)) as events:
+            async for event in events:
+                yield event
+
+    async def end(self, attempt: AttemptId, handle: Handle | None, grace: timedelta) -> CleanupReport:
+        """End one attempt, wait until it has ended, and have the cluster forget it."""
+        name = external_name(self._context.installation, attempt)
+        dashboard = await self._cluster.dashboard(start=False)
+        job = await dashboard.job(name) if dashboard is not None else None
+        if dashboard is None or job is None or not self._is_meant(job, handle):
+            return CleanupReport(gone=frozenset({name}))
+        return await self._end(dashboard, job, grace)
+
+    async def end_all(self, execution: ExecutionId, grace: timedelta) -> CleanupReport:
+        """End all attempts of an execution, at the same time."""
+        dashboard = await self._cluster.dashboard(start=False)
+        if dashboard is None:
+            return CleanupReport()
+        ours = [job for job, label in await self._ours(dashboard) if label.execution == execution]
+        reports = await asyncio.gather(*(self._end(dashboard, job, grace) for job in ours))
+        return CleanupReport(
+            gone=frozenset[str]().union(*(report.gone for report in reports)),
+            pending=frozenset[str]().union(*(report.pending for report in reports)),
+        )
+
+    async def survey(self, installation: str) -> CleanupReport:
+        """List the jobs of an installation, running or waiting to be read."""
+        dashboard = await self._cluster.dashboard(start=False)
+        if dashboard is None or installation != self._context.installation:
+            return CleanupReport()
+        ours = await self._ours(dashboard)
+        return CleanupReport(
+            pending=frozenset(job.id for job, _ in ours), attempts={job.id: label.attempt for job, label in ours}
+        )
+
+    # --- finding and submitting
+
+    async def _found(
+        self, dashboard: Dashboard, request: ExecutionRequest, step: Step
+    ) -> tuple[Job, Label, bool] | Failure:
+        """Find the attempt's job, or submit it if it never was: look, submit, look again."""
+        name = external_name(self._context.installation, request.id)
+        job = await dashboard.job(name)
+        if job is not None:
+            return self._adopted(job, request)
+        if request.handle is not None:
+            return await self._gone(dashboard, request.handle)
+        submission = await self._submission(dashboard, request, step)
+        if isinstance(submission, Failure):
+            return submission
+        try:
+            await self._submit(dashboard, name, submission)
+        except Refused as error:
+            return Failure(message=f"Ray refuses the job: {error}", error_class=ErrorClass.INPUT, name="Refused")
+        except AlreadyThere:
+            pass  # by another control plane that has the same attempt; whose it is, its label says
+        job = await dashboard.job(name)
+        if job is None:
+            raise RuntimeUnavailable(f"job {name} was submitted, and Ray does not know it (yet)")
+        adopted = self._adopted(job, request)
+        if isinstance(adopted, Failure):
+            return adopted
+        return job, adopted[1], adopted[1].nonce != submission.label.nonce
+
+    def _adopted(self, job: Job, request: ExecutionRequest) -> tuple[Job, Label, bool] | Failure:
+        label = label_of(job)
+        if label is None or not label.means(request, self._context.installation):
+            return outcomes.lost(f"under its name {job.id} there is a job that somebody else submitted")
+        if request.handle is not None and request.handle.identity != label.identity:
+            return outcomes.lost(f"the job under its name {job.id} is another one")
+        return job, label, True
+
+    async def _gone(self, dashboard: Dashboard, handle: Handle) -> Failure:
+        session = (await dashboard.version()).get("session_name", "")
+        before = handle.data.get(SESSION)
+        if before and before != session:
+            return outcomes.lost(f"the cluster was started anew (it was {before}, and is {session} now)")
+        return outcomes.lost("the cluster does not know it any more")
+
+    async def _submission(self, dashboard: Dashboard, request: ExecutionRequest, step: Step) -> Submission | Failure:
+        size = await self.capacity(dashboard)
+        shortage = size.shortage(request.requirements, step.resources)
+        if shortage and not size.autoscales:
+            hint = "lower what the step requires, or enlarge the cluster"
+            return Failure(message=shortage, error_class=ErrorClass.QUOTA, name="Infeasible", hint=hint)
+        return await submission_of(request, step, self._config, self._context, size.tags)
+
+    async def capacity(self, dashboard: Dashboard) -> Capacity:
+        """Ask how large the cluster is; with `scaling: none`, what it may become does not count."""
+        nodes = await dashboard.nodes()
+        return capacity(nodes, await dashboard.status() if self._config.scaling is Scaling.AUTO else {})
+
+    async def _submit(self, dashboard: Dashboard, name: str, submission: Submission) -> None:
+        packed = submission.packed
+        if not await dashboard.has_package(packed.program.name):
+            await dashboard.put_package(packed.program.name, packed.program.content)
+        await dashboard.put_package(packed.order.name, packed.order.content)
+        await dashboard.submit(name, submission.job)
+
+    # --- following and ending
+
+    async def _follow(
+        self, dashboard: Dashboard, request: ExecutionRequest, step: Step, job: Job
+    ) -> AsyncGenerator[ExecutionEvent, None]:
+        read = self._reading[job.id] = asyncio.Event()
+        followed = Followed(
+            request=request,
+            data=step.data,
+            marks=marks_of(self._context.installation, request),
+            start_timeout=timedelta(seconds=self._config.start_timeout),
+            now=self._context.now,
+        )
+        following, asked = Following(dashboard, job, followed), self._context.now()
+        try:
+            async with contextlib.aclosing(following.events()) as events:
+                async for event in events:
+                    if isinstance(event, Finished):
+                        read.set()  # before it is given: whoever removes the job waits for its reading, not for more
+                    yield event
+                    if following.began is not None and request.handle is None:
+                        self.start_latency = following.began - asked
+        finally:
+            read.set()
+            self._reading.pop(job.id, None)
+
+    async def _end(self, dashboard: Dashboard, job: Job, grace: timedelta) -> CleanupReport:
+        name = frozenset({job.id})
+        found: Job | None = job
+        if not job.is_over:
+            await dashboard.stop(job.id)
+            found = await self._stopped(dashboard, job, grace.total_seconds() + _STOP_MARGIN_S)
+        if found is not None and not found.is_over:
+            return CleanupReport(pending=name)
+        if (reading := self._reading.get(job.id)) is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(reading.wait(), _READER_S)
+        await dashboard.delete(job.id)
+        gone = await dashboard.job(job.id) is None
+        return CleanupReport(gone=name) if gone else CleanupReport(pending=name)
+
+    async def _stopped(self, dashboard: Dashboard, job: Job, patience_s: float) -> Job | None:
+        """Look until the job is over or patience is; None when it is not there any more."""
+        until = asyncio.get_running_loop().time() + patience_s
+        found: Job | None = job
+        while found is not None and not found.is_over and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            found = await dashboard.job(job.id)
+        return found
+
+    async def _ours(self, dashboard: Dashboard) -> list[tuple[Job, Label]]:
+        found = [(job, label_of(job)) for job in await dashboard.jobs()]
+        ours = self._context.installation
+        return [(job, label) for job, label in found if label is not None and label.installation == ours]
+
+    def _is_meant(self, job: Job, handle: Handle | None) -> bool:
+        """Whether a job under our name is ours to end, and the one that the handle means."""
+        label = label_of(job)
+        if label is None or label.installation != self._context.installation:
+            return False
+        return handle is None or handle.identity == label.identity
+
+
+def _failed(failure: Failure) -> Finished:
+    return Finished(ExecutionResult(outcome=Failed(failure)))
