@@ -4,7 +4,6 @@ Binds loopback addresses only, whatever it is asked for. The control plane is gi
 """
 
 import asyncio
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from starlette.types import ASGIApp
 from flexcore.api.addresses import joined, loopback_address
 from flexcore.api.grpc.server import build_grpc_server
 from flexcore.api.http.app import build_http_app
+from flexcore.api.stopping import drain_grpc, first, signals
 from flexcore.model.errors import Unavailable
 from flexcore.model.requests import ControlPlaneApi
 from flexcore.security.authn import TokenVerifier
@@ -64,18 +64,18 @@ async def serve(
         control_plane, options.verifier, options.ready, options.metrics, stop, options.body_limit_bytes
     )
     at_once = asyncio.Event()
-    with _listening(http_host, http_port) as listener, _signals(stop, at_once):
+    with _listening(http_host, http_port) as listener, signals(stop, at_once):
         bound = _bind_grpc(grpc_server, grpc_host, grpc_port)
         http_server = _Quiet(_uvicorn_config(http_app, options.drain))
         await grpc_server.start()
         serving = asyncio.create_task(http_server.serve(sockets=[listener]))
         try:
             started(Addresses(joined(http_host, listener.getsockname()[1]), joined(grpc_host, bound)))
-            await _first(stop, serving)
+            await first(stop, serving)
         finally:
             stop.set()
             await asyncio.gather(
-                _drain_http(http_server, serving, at_once), _drain_grpc(grpc_server, options.drain, at_once)
+                _drain_http(http_server, serving, at_once), drain_grpc(grpc_server, options.drain, at_once)
             )
 
 
@@ -101,23 +101,9 @@ def _uvicorn_config(app: ASGIApp, drain: timedelta) -> uvicorn.Config:
 
 async def _drain_http(server: uvicorn.Server, serving: asyncio.Task[None], at_once: asyncio.Event) -> None:
     server.should_exit = True
-    await _first(at_once, serving)
+    await first(at_once, serving)
     server.force_exit = True
     await serving
-
-
-async def _drain_grpc(server: grpc.aio.Server, drain: timedelta, at_once: asyncio.Event) -> None:
-    stopping = asyncio.create_task(server.stop(drain.total_seconds()))
-    await _first(at_once, stopping)
-    await server.stop(0)
-    await stopping
-
-
-async def _first(event: asyncio.Event, task: asyncio.Task[None]) -> None:
-    """Wait for either."""
-    waiting = asyncio.create_task(event.wait())
-    await asyncio.wait({waiting, task}, return_when="FIRST_COMPLETED")
-    waiting.cancel()
 
 
 @contextmanager
@@ -147,21 +133,3 @@ def _bind_grpc(server: grpc.aio.Server, host: str, port: int) -> int:
 def _taken(what: str, address: str, why: str) -> Unavailable:
     hint = f"is another server running? give another address, or port 0 for a free one, with --{what.lower()}"
     return Unavailable(f"cannot listen on {address} for {what}: {why}", hint=hint)
-
-
-@contextmanager
-def _signals(stop: asyncio.Event, at_once: asyncio.Event) -> Iterator[None]:
-    """The first signal asks for the end, the second for it now."""
-
-    def on_signal() -> None:
-        (at_once if stop.is_set() else stop).set()
-
-    loop = asyncio.get_running_loop()
-    wanted = (signal.SIGTERM, signal.SIGINT)
-    for each in wanted:
-        loop.add_signal_handler(each, on_signal)
-    try:
-        yield
-    finally:
-        for each in wanted:
-            loop.remove_signal_handler(each)

@@ -1,0 +1,1 @@
+"""The other end of the `remote` runtime: serves one runtime of this machine to control planes elsewhere."""
