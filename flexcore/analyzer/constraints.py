@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 
-from flexcore.analyzer.snapshot import Candidate
-from flexcore.model.placement import Infeasibility, ReasonCode
+from flexcore.analyzer.view import StepView
+from flexcore.model.placement import Infeasibility, Prediction, ReasonCode
 from flexcore.model.workflow import Requirements, StepKind
+from flexcore.runtime.candidate import Candidate
 from flexcore.runtime.interface import Capabilities, Health
 
 _UNITS = (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
@@ -24,26 +25,64 @@ def size(amount: int) -> str:
 
 
 def infeasibilities(
-    kind: StepKind, requirements: Requirements, candidate: Candidate, assumed: timedelta
+    step: StepView, candidate: Candidate, assumed: timedelta, price: float | None = None
 ) -> tuple[Infeasibility, ...]:
     """List everything that keeps the candidate from running the step; empty means feasible.
 
-    `assumed` is how long a step of unknown length is taken to run when its cost is held against its ceiling.
+    `assumed` is how long a step of unknown length is taken to run when its cost is held against its ceiling; `price`
+    per hour goes before what the runtime says. The deadline is not looked at here: that takes a prediction.
     """
     if not candidate.enabled:
         return (Infeasibility(ReasonCode.DISABLED, f"{candidate.name} is disabled in the settings"),)
     capabilities = candidate.capabilities
     if capabilities is None:
         return (candidate.obstacle or _unasked(candidate),)
-    if kind not in capabilities.step_kinds:
-        unsupported = Infeasibility(ReasonCode.TYPE_UNSUPPORTED, f"{candidate.name} cannot run {kind.value} steps")
+    if step.kind not in capabilities.step_kinds:
+        unsupported = Infeasibility(ReasonCode.TYPE_UNSUPPORTED, f"{candidate.name} cannot run {step.kind.value} steps")
         return (unsupported, *_state(candidate))
+    needs = step.requirements
+    if _plainly_fits(step, needs, candidate, capabilities):
+        return ()
     return (
-        *_amounts(candidate.name, requirements, capabilities),
-        *_tags(candidate.name, requirements, capabilities),
-        *_cost(candidate.name, requirements, capabilities, assumed),
+        *_amounts(candidate.name, needs, capabilities),
+        *_tags(candidate.name, needs, capabilities),
+        *_image(candidate.name, step.facts.image, capabilities),
+        *_data(candidate.name, step.data_stores, capabilities),
+        *_cost(candidate.name, needs, capabilities.price_per_hour if price is None else price, assumed),
         *_state(candidate),
     )
+
+
+def _plainly_fits(step: StepView, needs: Requirements, candidate: Candidate, capabilities: Capabilities) -> bool:
+    """Answer for the usual case, in which nothing is wrong, without gathering sentences; False says nothing."""
+    limits, health = capabilities.limits, candidate.health
+    return (
+        (needs.cpu is None or limits.cpu is None or needs.cpu <= limits.cpu)
+        and (needs.memory is None or limits.memory is None or needs.memory <= limits.memory)
+        and (needs.gpu is None or limits.gpu is None or needs.gpu <= limits.gpu)
+        and needs.disk is None
+        and needs.max_cost is None
+        and not needs.tags
+        and not step.facts.image
+        and step.data_stores <= capabilities.data_stores
+        and candidate.obstacle is None
+        and (health is None or health.state is not Health.DOWN)
+    )
+
+
+def too_late(name: str, prediction: Prediction, slack: float) -> Infeasibility:
+    """Say that a runtime is predicted to miss the deadline, and on what that rests."""
+    runs = "1 earlier run" if prediction.n == 1 else f"{prediction.n} earlier runs"
+    basis = f"by {runs} there" if prediction.n else "by its runs elsewhere"
+    sentence = f"{name} would take about {seconds(prediction.total.p50)} {basis}, {seconds(max(slack, 0.0))} are left"
+    return Infeasibility(ReasonCode.DEADLINE, sentence)
+
+
+def seconds(amount: float) -> str:
+    """Write seconds for people: `1.2 s`, `4.5 min`, `3.1 h`."""
+    if amount < 120:
+        return f"{amount:.2g} s" if amount < 10 else f"{amount:.0f} s"
+    return f"{amount / 60:.3g} min" if amount < 7200 else f"{amount / 3600:.3g} h"
 
 
 def _unasked(candidate: Candidate) -> Infeasibility:
@@ -78,12 +117,24 @@ def _tags(name: str, needs: Requirements, capabilities: Capabilities) -> Iterato
         yield Infeasibility(ReasonCode.TAGS, sentence)
 
 
-def _cost(name: str, needs: Requirements, capabilities: Capabilities, assumed: timedelta) -> Iterator[Infeasibility]:
-    price = capabilities.price_per_hour
+def _image(name: str, image: str, capabilities: Capabilities) -> Iterator[Infeasibility]:
+    if image and StepKind.CONTAINER not in capabilities.step_kinds:
+        yield Infeasibility(ReasonCode.NO_IMAGE, f"asks for the image {image}, {name} runs no images")
+
+
+def _data(name: str, stores: frozenset[str], capabilities: Capabilities) -> Iterator[Infeasibility]:
+    missing = stores - capabilities.data_stores
+    if missing:
+        reached = ", ".join(sorted(capabilities.data_stores)) or "none"
+        sentence = f"needs data from a store of type {', '.join(sorted(missing))}; {name} reaches: {reached}"
+        yield Infeasibility(ReasonCode.DATA_UNREACHABLE, sentence)
+
+
+def _cost(name: str, needs: Requirements, price: Decimal | float | None, assumed: timedelta) -> Iterator[Infeasibility]:
     if needs.max_cost is None or price is None:
         return
     length = needs.deadline or assumed
-    cost = price * Decimal(length.total_seconds()) / 3600
+    cost = Decimal(str(price)) * Decimal(length.total_seconds()) / 3600
     if cost > Decimal(str(needs.max_cost)):
         sentence = f"may cost {cost:.4g} on {name} ({price} an hour for {length}), the ceiling is {needs.max_cost:g}"
         yield Infeasibility(ReasonCode.COST_CEILING, sentence)

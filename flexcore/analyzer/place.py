@@ -3,71 +3,40 @@
 No I/O, no clock, no randomness; the same arguments give the same placement, explanation included. The placement is
 stored with the dispatch, so recovery never asks again. With nothing learned the answer is that of the rule tables,
 and where their choice is infeasible, that of the fallback order: `local` for what a local process can hold, then the
-configured priority.
+configured priority. What is learned speaks only among what is feasible.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 from typing import Literal as OneOf
+from typing import NamedTuple
 
+from flexcore.analyzer.choice import NOTHING_KNOWN, Basis, Choice, Outcome, choose_learned, evidence
 from flexcore.analyzer.constraints import infeasibilities
-from flexcore.analyzer.rules import DEFAULT_THRESHOLDS, LOCAL, RuleChoice, Thresholds, Workload, choose, workload
-from flexcore.analyzer.snapshot import Candidate, Snapshot
+from flexcore.analyzer.policy import DEFAULT_POLICY, Policy
+from flexcore.analyzer.rules import LOCAL, RuleChoice, choose
+from flexcore.analyzer.snapshot import Candidate, Prepared, Snapshot
+from flexcore.analyzer.view import StepView
+from flexcore.analyzer.workload import Analysis, analyse_unsized, sized
 from flexcore.model.placement import TEMPORARY, Infeasibility, Placement, ReasonCode, Verdict
-from flexcore.model.values import JSON
-from flexcore.model.workflow import Complexity, Requirements, StepKind
+from flexcore.model.workflow import Complexity
 
-_ALWAYS_ANALYSED = (
-    "data_size",
-    "complexity",
-    "cpu",
-    "memory",
-    "gpu",
-    "resource_intensive",
-    "parallelizable",
-    "containerized",
-    "scalable",
-)
-_OTHERS = tuple(each.name for each in fields(Requirements) if each.name not in _ALWAYS_ANALYSED)
-_UNKNOWN: Mapping[str, JSON] = {"value": None, "source": "unknown"}
-_MEMO_LIMIT = 4096
+_MEMO_LIMIT = 512  # what is kept costs the garbage collector time
+
+__all__ = ["DEFAULT_POLICY", "Policy", "StepView", "place", "waits"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepView:
-    """What placement needs to know of a step.
+def place(step: StepView, snapshot: Snapshot, policy: Policy = DEFAULT_POLICY, seed: str = "") -> Placement:
+    """Choose, and say why. `chosen` is None when no candidate can run the step now; see `waits`.
 
-    `pin` is the step's own `runtime`: that instance or none. `preferred` is the wish for a whole execution: it acts
-    as a pin for the steps that the instance is able to run, and is ignored for the others.
+    `seed` is for choices that explore, which there are none of yet.
     """
-
-    kind: StepKind
-    requirements: Requirements = Requirements()
-    pin: str | None = None
-    preferred: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """What is configurable about placement. `assumed_duration` prices steps whose length nobody knows."""
-
-    thresholds: Thresholds = DEFAULT_THRESHOLDS
-    assumed_duration: timedelta = timedelta(hours=1)
-
-
-DEFAULT_POLICY = Policy()
-
-
-def place(step: StepView, snapshot: Snapshot, policy: Policy = DEFAULT_POLICY) -> Placement:
-    """Choose, and say why. `chosen` is None when no candidate can run the step now; see `waits`."""
     key = (step, policy)
     known = snapshot.answers.get(key)
     if known is not None:
         return known
     answer = _place(step, snapshot, policy)
     if len(snapshot.answers) >= _MEMO_LIMIT:
-        snapshot.answers.clear()
+        snapshot.forget()
     snapshot.answers[key] = answer
     return answer
 
@@ -80,127 +49,181 @@ def waits(placement: Placement) -> bool:
     )
 
 
+class _Case(NamedTuple):
+    """A step's question with all that was found out before choosing. Refusals stand by the candidates' order."""
+
+    step: StepView
+    snapshot: Snapshot
+    policy: Policy
+    analysis: Analysis
+    rule: RuleChoice
+    refusals: tuple[tuple[Infeasibility, ...], ...]
+    feasible: Sequence[Candidate]
+    weights: Mapping[str, float]
+    basis: Basis | None
+    fault: str
+
+
 def _place(step: StepView, snapshot: Snapshot, policy: Policy) -> Placement:
-    load = workload(step.kind, step.requirements, policy.thresholds)
-    rule = choose(load)
-    verdicts = tuple(
-        Verdict(
-            runtime=each.name,
-            infeasible=infeasibilities(step.kind, step.requirements, each, policy.assumed_duration),
-        )
-        for each in snapshot.candidates
-    )
-    analysis = _analysis(step.requirements, load)
-    pin = step.pin or _able(step.preferred, verdicts)
-    if pin is not None:
-        return _pinned(pin, rule, verdicts, analysis, snapshot)
-    return _by_rule(step, rule, verdicts, analysis, snapshot)
+    basis, fault = _consult(step, snapshot, policy)
+    _, unsized, refusals, feasible, weights = _prepared(step, snapshot, policy)
+    analysis = sized(unsized, step, basis.known.typical_bytes if basis else None)
+    case = _Case(step, snapshot, policy, analysis, choose(analysis.load), refusals, feasible, weights, basis, fault)
+    pin = step.pin or _able(step.preferred, case)
+    return _by_rule_or_learned(case) if pin is None else _pinned(case, pin)
 
 
-def _able(preferred: str | None, verdicts: tuple[Verdict, ...]) -> str | None:
+def _prepared(step: StepView, snapshot: Snapshot, policy: Policy) -> Prepared:
+    """Look up by the signature, which is cheaper to hash than the question; if it was another, answer anew."""
+    question = (step.kind, step.requirements, step.facts, step.data_stores, policy)
+    name = step.signature or question
+    known = snapshot.prepared.get(name)
+    if known is not None and known.question == question:
+        return known
+    prices, assumed = snapshot.prices, policy.assumed_duration
+    refusals = tuple(infeasibilities(step, each, assumed, prices.get(each.name)) for each in snapshot.candidates)
+    feasible = tuple(each for each, found in zip(snapshot.candidates, refusals, strict=True) if not found)
+    known = Prepared(question, analyse_unsized(step, policy.thresholds), refusals, feasible, policy.scale.mapping)
+    snapshot.prepared[name] = known
+    return known
+
+
+def _consult(step: StepView, snapshot: Snapshot, policy: Policy) -> tuple[Basis | None, str]:
+    """Ask whether enough is known of the step. Whatever goes wrong there, the rules stand, and the fault is named."""
+    try:
+        return evidence(step, snapshot, policy), ""
+    except Exception as error:  # a shell, as below
+        return None, _named(error)
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _able(preferred: str | None, case: _Case) -> str | None:
     """Keep the wish if the instance is able to run the step, be it only later."""
-    for verdict in verdicts:
-        if verdict.runtime == preferred and all(each.code in TEMPORARY for each in verdict.infeasible):
+    if preferred is None:
+        return None
+    for candidate, found in zip(case.snapshot.candidates, case.refusals, strict=True):
+        if candidate.name == preferred and all(each.code in TEMPORARY for each in found):
             return preferred
     return None
 
 
-def _pinned(
-    pin: str, rule: RuleChoice, verdicts: tuple[Verdict, ...], analysis: Mapping[str, JSON], snapshot: Snapshot
-) -> Placement:
-    elsewhere = Infeasibility(ReasonCode.PINNED_ELSEWHERE, f"the step is pinned to {pin}")
-    judged = tuple(
-        each if each.runtime == pin else Verdict(runtime=each.runtime, infeasible=(*each.infeasible, elsewhere))
-        for each in verdicts
+def _pinned(case: _Case, pin: str) -> Placement:
+    elsewhere = (Infeasibility(ReasonCode.PINNED_ELSEWHERE, f"the step is pinned to {pin}"),)
+    names = case.snapshot.names
+    refusals = tuple(
+        found if name == pin else found + elsewhere for name, found in zip(names, case.refusals, strict=True)
     )
-    if pin not in snapshot.names:
-        judged = (*judged, _not_configured(pin, snapshot))
-    feasible = any(each.runtime == pin and each.feasible for each in judged)
-    return Placement(
-        chosen=pin if feasible else None,
-        source="pinned" if feasible else "none",
-        rule=rule.row,
-        rule_would_choose=rule.runtime,
-        verdicts=judged,
-        analysis=analysis,
-    )
+    case = case._replace(refusals=refusals)
+    feasible = [each for each in case.feasible if each.name == pin]
+    if not feasible:
+        missing = () if pin in names else (_not_configured(pin, case.snapshot),)
+        return _answer(case, None, "none", None, NOTHING_KNOWN, missing, case.fault)
+    outcome, fault = _learned(case, feasible, feasible[0])
+    return _answer(case, feasible[0], "pinned", None, outcome, fault=fault)
 
 
-def _by_rule(
-    step: StepView, rule: RuleChoice, verdicts: tuple[Verdict, ...], analysis: Mapping[str, JSON], snapshot: Snapshot
-) -> Placement:
-    feasible = [each for each, verdict in zip(snapshot.candidates, verdicts, strict=True) if verdict.feasible]
-    named = [each for each in snapshot.candidates if each.kind == rule.runtime]
-    if not named:
-        verdicts = (*verdicts, _not_configured(rule.runtime, snapshot))
-    matching = [each for each in feasible if each.kind == rule.runtime]
-    chosen = matching[0] if matching else _fallback(step.requirements, feasible)
-    follows = chosen is not None and bool(named) and chosen is named[0]
-    return Placement(
-        chosen=chosen.name if chosen else None,
-        source=_source(bool(matching), len(feasible)),
-        rule=rule.row,
-        rule_would_choose=rule.runtime,
-        fallback_reason=None if follows or chosen is None else _fallback_reason(rule, named, verdicts),
-        verdicts=verdicts,
-        analysis=analysis,
-    )
+def _by_rule_or_learned(case: _Case) -> Placement:
+    feasible = case.feasible
+    named = [each for each in case.snapshot.candidates if each.kind == case.rule.runtime]
+    missing = () if named else (_not_configured(case.rule.runtime, case.snapshot),)
+    if not feasible:
+        return _answer(case, None, "none", None, NOTHING_KNOWN, missing, case.fault)
+    follows = _by_rule(case, feasible)
+    outcome, fault = _learned(case, feasible, follows)
+    if outcome.in_time is not None and follows.name not in outcome.in_time and outcome.chosen is None:
+        feasible = [each for each in feasible if each.name in outcome.in_time]
+        follows = _by_rule(case, feasible)
+    if outcome.chosen is not None:
+        return _answer(case, outcome.chosen, "learned", None, outcome, missing, fault)
+    is_rules = follows.kind == case.rule.runtime
+    reason = None if named and follows is named[0] else _fallback_reason(case, named, missing, outcome)
+    source: OneOf["rule", "only-feasible"] = "rule" if is_rules or len(feasible) > 1 else "only-feasible"
+    return _answer(case, follows, source, reason, outcome, missing, fault)
 
 
-def _source(is_rules_choice: bool, feasible: int) -> OneOf["rule", "only-feasible", "none"]:
-    if feasible == 0:
-        return "none"
-    return "rule" if is_rules_choice or feasible > 1 else "only-feasible"
+def _by_rule(case: _Case, feasible: Sequence[Candidate]) -> Candidate:
+    """Take what the tables name, else what the fallback order does."""
+    matching = [each for each in feasible if each.kind == case.rule.runtime]
+    return matching[0] if matching else _fallback(case, feasible)
 
 
-def _fallback(requirements: Requirements, feasible: list[Candidate]) -> Candidate | None:
+def _fallback(case: _Case, feasible: Sequence[Candidate]) -> Candidate:
     """Take a local instance for what a local process can hold, else the best priority among the others.
 
     `feasible` is in the order of priority. Local takes the rest only where there is nothing else.
     """
-    fits_local = not requirements.gpu and not requirements.scalable and requirements.complexity is not Complexity.ML
+    needs, load = case.step.requirements, case.analysis.load
+    fits_local = not needs.gpu and not needs.scalable and load.complexity is not Complexity.ML
     preferred = [each for each in feasible if (each.kind == LOCAL) is fits_local]
-    return next(iter(preferred or feasible), None)
+    return (preferred or feasible)[0]
 
 
-def _fallback_reason(rule: RuleChoice, named: list[Candidate], verdicts: tuple[Verdict, ...]) -> str:
-    name = named[0].name if named else rule.runtime
+def _learned(case: _Case, feasible: Sequence[Candidate], follows: Candidate) -> tuple[Outcome, str]:
+    """Ask what has been learned. Whatever goes wrong there, the rules stand, and the fault is named."""
+    if case.basis is None:
+        return NOTHING_KNOWN, case.fault
+    try:
+        choice = Choice(case.step, case.snapshot, case.policy, case.basis, case.analysis.input_bytes)
+        return choose_learned(choice, feasible, follows), ""
+    except Exception as error:  # the shell of what is learned: a step must get its place all the same
+        return NOTHING_KNOWN, _named(error)
+
+
+def _answer(
+    case: _Case,
+    chosen: Candidate | None,
+    source: OneOf["pinned", "rule", "learned", "only-feasible", "none"],
+    fallback_reason: str | None,
+    outcome: Outcome,
+    missing: tuple[Verdict, ...] = (),
+    fault: str = "",
+) -> Placement:
+    name = chosen.name if chosen else None
+    taken = outcome.forecasts.get(name) if name else None
+    return Placement(
+        chosen=name,
+        source=source,
+        rule=case.rule.row,
+        rule_would_choose=case.rule.runtime,
+        fallback_reason=fallback_reason,
+        verdicts=(*_verdicts(case, outcome), *missing),
+        analysis=case.analysis.entries,
+        chosen_kind=chosen.kind if chosen else "",
+        input_bytes=case.analysis.input_bytes,
+        policy=case.policy.name.value,
+        weights=case.weights if outcome.forecasts else {},
+        margin=outcome.margin(name) if name else None,
+        estimated_cost=taken.prediction.cost if taken else None,
+        warnings=outcome.warnings,
+        fault=fault,
+    )
+
+
+def _verdicts(case: _Case, outcome: Outcome) -> list[Verdict]:
+    found = []
+    for candidate, refusals in zip(case.snapshot.candidates, case.refusals, strict=True):
+        name = candidate.name
+        forecast = outcome.forecasts.get(name)
+        if forecast is None:
+            found.append(Verdict(runtime=name, infeasible=refusals))
+            continue
+        late = (outcome.late[name],) if name in outcome.late else ()
+        found.append(Verdict(runtime=name, infeasible=late, score=forecast.value, prediction=forecast.prediction))
+    return found
+
+
+def _fallback_reason(case: _Case, named: list[Candidate], missing: tuple[Verdict, ...], outcome: Outcome) -> str:
+    name = named[0].name if named else case.rule.runtime
+    verdicts = (*_verdicts(case, outcome), *missing)
     reasons = next(each.infeasible for each in verdicts if each.runtime == name)
     why = "; ".join(each.reason for each in reasons)
-    return f"the rules ({rule.row}) would choose {name}, but {why}"
+    return f"the rules ({case.rule.row}) would choose {name}, but {why}"
 
 
 def _not_configured(name: str, snapshot: Snapshot) -> Verdict:
     present = ", ".join(sorted(snapshot.names)) or "none"
     sentence = f"{name} is not configured; present: {present}"
     return Verdict(runtime=name, infeasible=(Infeasibility(ReasonCode.NOT_CONFIGURED, sentence),))
-
-
-def _analysis(requirements: Requirements, load: Workload) -> dict[str, JSON]:
-    """Give each requirement its value and where that came from; those that no rule reads only when declared."""
-    analysis: dict[str, JSON] = {name: _declared(getattr(requirements, name)) for name in _ALWAYS_ANALYSED}
-    for name in ("resource_intensive", "containerized"):
-        value = getattr(load, name)
-        if value is not None and value != getattr(requirements, name):
-            analysis[name] = {"value": value, "source": "inferred"}
-    for name in _OTHERS:
-        value = getattr(requirements, name)
-        if value is not None and value != ():
-            analysis[name] = _declared(value)
-    return analysis
-
-
-def _declared(value: object) -> Mapping[str, JSON]:
-    match value:
-        case None:
-            return _UNKNOWN
-        case Complexity():
-            return {"value": value.value, "source": "declared"}
-        case timedelta():
-            return {"value": value.total_seconds(), "source": "declared"}
-        case tuple():
-            return {"value": [str(each) for each in value], "source": "declared"}
-        case bool() | int() | float() | str():
-            return {"value": value, "source": "declared"}
-        case _:
-            raise TypeError(f"a requirement of type {type(value).__name__} has no JSON form")

@@ -34,8 +34,7 @@ class Thresholds:
 DEFAULT_THRESHOLDS = Thresholds()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
+class Workload(NamedTuple):
     """The facts that the tables read."""
 
     kind: StepKind
@@ -94,7 +93,9 @@ PIPELINE_TABLE = (
     Row("P4", "nothing else applies", lambda _: True, MELTANO),
 )
 
-ROWS = {row.id: row for row in STEP_TABLE + PIPELINE_TABLE}
+_ALL = STEP_TABLE + PIPELINE_TABLE
+
+ROWS = {row.id: row for row in _ALL}
 
 
 def is_resource_intensive(requirements: Requirements, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> bool | None:
@@ -125,8 +126,10 @@ def workload(kind: StepKind, requirements: Requirements, thresholds: Thresholds 
 
 def choose(load: Workload) -> RuleChoice:
     """Read the tables: the first row that holds."""
-    row = next(row for row in (*STEP_TABLE, *PIPELINE_TABLE) if row.holds(load))
-    return RuleChoice(row.runtime, row.id)
+    for row in _ALL:
+        if row.holds(load):
+            return RuleChoice(row.runtime, row.id)
+    raise AssertionError("the last row always holds")
 
 
 def rule_choice(kind: StepKind, requirements: Requirements, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> RuleChoice:

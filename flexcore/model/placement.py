@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal as OneOf
+from typing import NamedTuple
 
 from flexcore.model.values import JSON
 
@@ -42,14 +43,69 @@ class Infeasibility:
     reason: str
 
 
+class Evidence(StrEnum):
+    """How near to the step what a prediction rests on is: the nearest there is."""
+
+    OWN = "own"  # this step has run on this runtime
+    FAMILY = "family"  # it has run elsewhere, or steps of its family have run
+    RUNTIME = "runtime"  # something has run on this runtime
+    RULE = "rule"  # nothing: an assumption
+
+
+class Estimate(NamedTuple):
+    """Seconds: half of the cases are below `p50`, nine of ten below `p90`; `mean` is what the score reckons with."""
+
+    p50: float
+    p90: float
+    mean: float
+
+
+class Score(NamedTuple):
+    """What makes a score, in seconds or their equivalents: the sum of the parts is the score. Lower is better.
+
+    `time` is the mean total, `repeats` what failures add to it; `cost`, `risk` (of missing the deadline) and
+    `degraded` (health) are converted by the weights of the policy.
+    """
+
+    time: float
+    repeats: float
+    cost: float
+    risk: float
+    degraded: float
+
+
+class Prediction(NamedTuple):
+    """What to expect of one step on one runtime.
+
+    `n` counts the step's own earlier runs there; `cost` is in the currency of prices, None without a price; `p_fail`
+    is the chance that the runtime fails it, `p_miss` that it ends too late, `p_best` that no other has a better score.
+    """
+
+    wait: Estimate
+    start: Estimate
+    move: Estimate
+    exec: Estimate
+    total: Estimate
+    score: Score
+    cost: float | None
+    p_fail: float
+    p_miss: float
+    p_best: float
+    n: int
+    evidence: Evidence
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What was found about one candidate. `score` and `prediction` come with learned placement."""
+    """What was found about one candidate. `score` and `prediction` come with learned placement.
+
+    Infeasible for `DEADLINE` alone, it may be chosen all the same: where nothing makes the deadline.
+    """
 
     runtime: str
     infeasible: tuple[Infeasibility, ...] = ()
     score: float | None = None
-    prediction: Mapping[str, JSON] | None = None
+    prediction: Prediction | None = None
 
     @property
     def feasible(self) -> bool:
@@ -59,7 +115,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """The choice: `chosen` is None when nothing is feasible now. `rule` names the row that decided (`S1`, `P4`)."""
+    """The choice: `chosen` is None when nothing is feasible now. `rule` names the row that decided (`S1`, `P4`).
+
+    `chosen_kind` is the type of the chosen instance. `margin` is how much worse the second best scores, as a share of
+    it. `fault` names a bug of ours in what is learned, after which the rules decided: to be counted, and looked into.
+    """
 
     chosen: str | None
     source: OneOf["pinned", "rule", "learned", "only-feasible", "none"]
@@ -68,3 +128,11 @@ class Placement:
     fallback_reason: str | None = None
     verdicts: tuple[Verdict, ...] = ()
     analysis: Mapping[str, JSON] = field(default_factory=dict)  # requirement → {value, source}
+    chosen_kind: str = ""
+    input_bytes: int | None = None  # measured or declared
+    policy: str = ""
+    weights: Mapping[str, float] = field(default_factory=dict)  # of the score, where one was made
+    margin: float | None = None
+    estimated_cost: float | None = None  # of the choice, in the currency of prices
+    warnings: tuple[str, ...] = ()
+    fault: str = ""

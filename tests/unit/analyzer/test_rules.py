@@ -3,34 +3,16 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from unit.analyzer.learned_cases import FLAGS, SIZES, restated
 
 from flexcore.analyzer.rules import GB, Thresholds, is_resource_intensive, rule_choice
 from flexcore.model.workflow import Complexity, Requirements, StepKind
 
-SIZES = (None, 0, 1, 10 * GB - 1, 10 * GB, 10 * GB + 1, 50 * GB, 100 * GB - 1, 100 * GB, 100 * GB + 1, 10**15)
 CPUS = (None, 0.0, 7.99, 8.0, 8.01)
 MEMORIES = (None, 32 * GB - 1, 32 * GB, 32 * GB + 1)
 GPUS = (None, 0.0, 0.5, 1.0)
-FLAGS = (None, False, True)
-
-
-def restated(kind: StepKind, needs: Requirements) -> tuple[str, str]:
-    intensive = needs.resource_intensive
-    if intensive is None:
-        intensive = (needs.cpu or 0) >= 8 or (needs.memory or 0) >= 32_000_000_000 or (needs.gpu or 0) >= 1
-    if kind.value == "singer" or kind.value == "dbt":
-        return "meltano", "S1"
-    if intensive is True and needs.parallelizable is True:
-        return "ray", "S2"
-    if (kind.value == "container" or needs.containerized is True) and needs.scalable is True:
-        return "kubernetes", "S3"
-    if needs.data_size is not None and needs.data_size < 10_000_000_000 and needs.complexity == "simple":
-        return "meltano", "P1"
-    if (needs.data_size is not None and needs.data_size > 100_000_000_000) or needs.complexity == "ml":
-        return "ray", "P2"
-    return ("kubernetes", "P3") if needs.scalable is True else ("meltano", "P4")
 
 
 def test_every_kind_flag_and_size_follows_the_tables() -> None:
@@ -60,7 +42,7 @@ def test_amounts_at_and_around_the_thresholds_follow_the_tables(intensive: bool 
         assert rule_choice(StepKind.PYTHON, needs) == restated(StepKind.PYTHON, needs)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(StepKind),
     st.builds(

@@ -13,7 +13,7 @@ from flexcore.model.errors import InternalError
 from flexcore.model.execution import ExecutionHeader, Handle, LoopState, Phase, ScopeState, SecretText, StepState, Usage
 from flexcore.model.failure import Failure
 from flexcore.model.ids import StepPath
-from flexcore.model.placement import Placement, Verdict
+from flexcore.model.placement import Estimate, Evidence, Placement, Prediction, Score, Verdict
 from flexcore.model.values import Payload, Ref
 from flexcore.store.rows import (
     CHANGES,
@@ -48,7 +48,21 @@ USAGES = st.builds(Usage, rows=st.none() | st.integers(0, 10**9))
 INTS = st.integers(0, 2**53)
 DICTS = st.dictionaries(TEXT, JSON_VALUES, max_size=3)
 HANDLES = st.builds(Handle, version=INTS, name=TEXT, identity=TEXT, data=DICTS)
-VERDICTS = st.builds(Verdict, runtime=TEXT, score=st.none() | st.floats(0, 1), prediction=st.none() | DICTS)
+ESTIMATES = st.builds(Estimate, *[st.floats(0, 1e9)] * 3)
+SCORES = st.builds(Score, *[st.floats(0, 1e9)] * 5)
+SHARES = st.floats(0, 1)
+PREDICTIONS = st.builds(
+    Prediction,
+    *[ESTIMATES] * 5,
+    score=SCORES,
+    cost=st.none() | st.floats(0, 9),
+    p_fail=SHARES,
+    p_miss=SHARES,
+    p_best=SHARES,
+    n=INTS,
+    evidence=st.sampled_from(Evidence),
+)
+VERDICTS = st.builds(Verdict, runtime=TEXT, score=st.none() | st.floats(0, 1), prediction=st.none() | PREDICTIONS)
 PLACEMENTS = st.builds(Placement, verdicts=st.lists(VERDICTS, max_size=2).map(tuple), analysis=DICTS)
 LOOPS = st.builds(LoopState, total=st.none() | INTS, items=PAYLOADS, started=INTS, finished=INTS)
 POINTERS = st.lists(INTS | TEXT, max_size=3).map(tuple)
