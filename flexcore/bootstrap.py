@@ -9,18 +9,19 @@ import contextlib
 import os
 import pwd
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flexcore.analyzer.place import Policy
+from flexcore.analyzer.policy import WEIGHTS, Policy, PolicyName
 from flexcore.analyzer.rules import Thresholds
-from flexcore.analyzer.snapshot import Snapshot
 from flexcore.control.auditing import Auditing
 from flexcore.control.definitions import Definitions
+from flexcore.control.explaining import Explaining
 from flexcore.control.launching import Launcher
 from flexcore.control.library import Library
 from flexcore.control.planning import Planner, RefreshService
@@ -42,13 +43,18 @@ from flexcore.model.execution import ExecutionState
 from flexcore.model.ids import ExecutionId
 from flexcore.model.requests import Collectable
 from flexcore.monitor.hub import Hub
+from flexcore.monitor.learning import OF_A_COMMAND, OF_A_SERVER, Learning
+from flexcore.monitor.load import Gauge, loads
+from flexcore.monitor.lookout import Lookout
 from flexcore.runtime import registry as runtimes
 from flexcore.runtime.plugin import RuntimeContext
-from flexcore.runtime.supervised import Observer
+from flexcore.runtime.supervised import Observer, Silent
 from flexcore.security.secrets import SecretSource
-from flexcore.settings import Settings
+from flexcore.settings import ArtifactSettings, Settings
+from flexcore.store.artifacts_s3 import S3Artifacts, S3Place
 from flexcore.store.logs import LogLimits
 from flexcore.store.read import Fault
+from flexcore.store.retention import CollectedArtifacts
 from flexcore.store.sqlite import Parts, Store, database_file, open_store
 
 if TYPE_CHECKING:
@@ -92,11 +98,12 @@ async def opened(
 ) -> AsyncIterator[Installation]:
     """Open an installation with all its parts at hand."""
     store = _open_store(settings)
+    gauge = Gauge(observer or Silent())
     async with AsyncExitStack() as closing:
         closing.callback(store.close)
         await store.ownership.acquire()
         closing.push_async_callback(store.ownership.release)
-        registry = _registry(settings, store, observer)
+        registry = _registry(settings, store, gauge)
         closing.push_async_callback(registry.close)
         pool = ExpressionPool(
             size=settings.expressions.processes or min(os.cpu_count() or 1, 4),
@@ -104,8 +111,9 @@ async def opened(
             memory_bytes=settings.expressions.memory_bytes,
         )
         closing.push_async_callback(pool.close)
-        installation, services = _assembled(settings, store, registry, pool, serve_others)
+        installation, services = _assembled(settings, store, registry, gauge, pool, serve_others)
         closing.push_async_callback(installation.engine.close)
+        closing.push_async_callback(installation.control_plane.planner.lookout.close)
         running = asyncio.get_running_loop().create_task(run_services(services))
         closing.push_async_callback(_stopped, running)
         yield installation
@@ -121,7 +129,26 @@ def _open_store(settings: Settings) -> Store:
     file = database_file(settings.store.url)
     half = settings.logs.attempt_bytes // 2
     limits = LogLimits(head=half, segment=max(half // 8, 128), tail_segments=8)
-    return open_store(file.parent, now=now, file_name=file.name, parts=Parts(limits=limits))
+    parts = Parts(limits=limits)
+    if settings.artifacts.url:
+        parts = replace(parts, artifacts=_in_object_store(settings.artifacts))
+    return open_store(file.parent, now=now, file_name=file.name, parts=parts)
+
+
+def artifacts_of(settings: Settings) -> Callable[[str, Path], CollectedArtifacts]:
+    """Give what makes the artifact store of an installation, with a folder of its own, as the settings want it."""
+    return _in_object_store(settings.artifacts) if settings.artifacts.url else Parts().artifacts
+
+
+def _in_object_store(settings: ArtifactSettings) -> Callable[[str, Path], CollectedArtifacts]:
+    place = S3Place(
+        url=settings.url,
+        endpoint=settings.endpoint,
+        region=settings.region,
+        access_key=settings.access_key,
+        secret_key=settings.secret_key,
+    )
+    return partial(S3Artifacts, place)
 
 
 def _registry(settings: Settings, store: Store, observer: Observer | None) -> runtimes.Registry:
@@ -147,9 +174,14 @@ def _registry(settings: Settings, store: Store, observer: Observer | None) -> ru
 
 
 def _assembled(
-    settings: Settings, store: Store, registry: runtimes.Registry, pool: ExpressionPool, serve_others: bool
+    settings: Settings,
+    store: Store,
+    registry: runtimes.Registry,
+    gauge: Gauge,
+    pool: ExpressionPool,
+    serve_others: bool,
 ) -> tuple[Installation, list[Service]]:
-    hub, planner = Hub(now), _planner(settings, registry)
+    hub, planner = Hub(now), _planner(settings, store, registry, gauge, serve_others)
     definitions = Definitions(
         catalog=store.catalog,
         artifacts=store.artifacts,
@@ -186,6 +218,7 @@ def _assembled(
             durability=store.durability,
             now=now,
         ),
+        explaining=Explaining(store.reader, definitions, planner),
         planner=planner,
         runtimes_view=RuntimesView(registry),
         commands=store.commands,
@@ -238,19 +271,35 @@ def _sweep(store: Store, registry: runtimes.Registry) -> SweepService:
     return SweepService(registry, state_of, store.installation)
 
 
-def _planner(settings: Settings, registry: runtimes.Registry) -> Planner:
+def _planner(
+    settings: Settings, store: Store, registry: runtimes.Registry, gauge: Gauge, serve_others: bool
+) -> Planner:
+    name = PolicyName(settings.policy.placement)
     policy = Policy(
+        name=name,
+        weights=replace(WEIGHTS[name], seconds_per_unit=settings.policy.seconds_per_unit),
         thresholds=Thresholds(
             cpu=settings.policy.intensive_cpu,
             memory=settings.policy.intensive_memory_bytes,
             gpu=settings.policy.intensive_gpu,
-        )
+        ),
     )
 
-    async def ask() -> Snapshot:
-        return Snapshot(await registry.candidates())
+    most = OF_A_SERVER if serve_others else OF_A_COMMAND
+    lookout = Lookout(
+        candidates=registry.candidates,
+        known=registry.known_candidates,
+        loads=partial(loads, gauge, _concurrency(settings), store.reader.pools),
+        prices={name: each.price_per_hour for name, each in settings.runtimes.items() if each.price_per_hour},
+        learning=None if name is PolicyName.RULES else Learning(store.observations, most),
+    )
+    planner = Planner(lookout=lookout, policy=policy, data_store=store.artifacts.store)
+    gauge.changed = planner.runtimes_changed
+    return planner
 
-    return Planner(ask=ask, policy=policy)
+
+def _concurrency(settings: Settings) -> dict[str, int]:
+    return {name: each.concurrency for name, each in settings.runtimes.items() if each.concurrency}
 
 
 def _engine(
@@ -269,7 +318,7 @@ def _engine(
         open_executions=settings.limits.queue,
         infrastructure_tries=settings.policy.infrastructure_attempts,
         unplaced_interval=settings.policy.recheck,
-        runtimes={name: each.concurrency for name, each in settings.runtimes.items() if each.concurrency},
+        runtimes=_concurrency(settings),
         tags=dict(settings.limits.tags),
     )
     driver = Driver(
@@ -292,6 +341,7 @@ def _engine(
             driver=driver,
             observer=hub,
             place=planner.place,
+            price=planner.price,
             now=now,
             entropy=entropy,
             limits=limits,

@@ -8,6 +8,7 @@ from datetime import datetime
 from flexcore.control.auditing import Auditing
 from flexcore.control.collecting import collection_document
 from flexcore.control.definitions import Definitions
+from flexcore.control.explaining import Explaining
 from flexcore.control.launching import Launcher
 from flexcore.control.library import Library, summary
 from flexcore.control.planning import Planner
@@ -46,6 +47,7 @@ class ControlPlane:
     definitions: Definitions
     launcher: Launcher
     reading: ExecutionReading
+    explaining: Explaining
     planner: Planner
     runtimes_view: RuntimesView
     commands: Commands
@@ -73,9 +75,8 @@ class ControlPlane:
     ) -> Document:
         definition = await self.catalog.get(workspace, workflow, version)
         loaded = await self.definitions.load(workspace, workflow, definition.version)
-        await self.planner.refresh()
-        steps = self.planner.plan(loaded.graph, runtime)
-        return {"workflow": workflow, "version": definition.version, "steps": steps}
+        await self.planner.refresh(in_full=True)
+        return {"workflow": workflow, "version": definition.version, **self.planner.plan(loaded, runtime)}
 
     async def workflows(self, workspace: str = "default", runtime: str | None = None) -> Sequence[Document]:
         found = [each for each in await self.catalog.list(workspace) if not each.name.startswith("_")]
@@ -171,8 +172,8 @@ class ControlPlane:
         await self.sweep.run_once()  # what the dead left outside may hold secrets
         return rescued
 
-    async def explain(self, id: ExecutionId, path: str) -> Document:
-        return await self.reading.explain(id, path)
+    async def explain(self, id: ExecutionId, path: str, flips: bool = False) -> Document:
+        return await self.explaining.explain(id, path, flips=flips)
 
     # --- runtimes
 

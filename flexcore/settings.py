@@ -54,6 +54,17 @@ class StoreSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactSettings:
+    """Where large values and the data between steps are kept. Changing it moves nothing that is there."""
+
+    url: str = _key("", "s3://BUCKET or s3://BUCKET/PREFIX; empty: a folder of the store, on this machine.")
+    endpoint: str = _key("", "URL of the object store's server, as jobs reach it too; empty: Amazon's.")
+    region: str = _key("", "Region of the bucket; empty: as the environment says.")
+    access_key: str = _key("", "Name of the key; empty: credentials of the environment or the machine.", secret=True)
+    secret_key: str = _key("", "The key itself.", secret=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """What `flexcore server` listens on. Only loopback addresses are accepted."""
 
@@ -67,6 +78,15 @@ class ServerSettings:
 class PolicySettings:
     """How steps are placed and tried again."""
 
+    placement: str = _key(
+        "balanced",
+        "What placement is after, by what it has learned: fastest, balanced, cheapest, or deadline (the least money "
+        "that makes it); rules: the tables alone.",
+        choices=("fastest", "balanced", "cheapest", "deadline", "rules"),
+    )
+    seconds_per_unit: float = _key(
+        600.0, "Seconds that one unit of the currency of prices is worth where time and money are weighed.", least=0
+    )
     intensive_cpu: float = _key(8.0, "From this many CPUs on, a step counts as resource-intensive.", least=0)
     intensive_memory_bytes: int = _key(
         32_000_000_000, "From this much memory on, a step counts as resource-intensive.", is_size=True, least=0
@@ -154,6 +174,9 @@ class RuntimeSettings:
     concurrency: int = _key(
         0, "Attempts at a time, over all processes on the store; others wait. 0: no limit.", least=0
     )
+    price_per_hour: float = _key(
+        0.0, "What an hour of an attempt there costs, in any one currency. 0: what it says itself, if it does.", least=0
+    )
     tags: frozenset[str] = _key(
         frozenset(), "What it has beyond its kind, such as [gpu, eu]: steps that require a tag go where it is."
     )
@@ -185,6 +208,7 @@ class Settings:
 
     home: Path
     store: StoreSettings = StoreSettings()
+    artifacts: ArtifactSettings = ArtifactSettings()
     server: ServerSettings = ServerSettings()
     policy: PolicySettings = PolicySettings()
     limits: LimitSettings = LimitSettings()
@@ -198,6 +222,7 @@ class Settings:
 SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
     {
         "store": StoreSettings,
+        "artifacts": ArtifactSettings,
         "server": ServerSettings,
         "policy": PolicySettings,
         "limits": LimitSettings,

@@ -6,6 +6,7 @@ import typer
 
 from flexcore.cli import bulk
 from flexcore.cli.options import options_of
+from flexcore.cli.reasons import why
 from flexcore.cli.render import clean, emit, listing, pretty
 from flexcore.cli.runs import ExecutionArgument
 from flexcore.cli.selection import (
@@ -20,7 +21,7 @@ from flexcore.cli.selection import (
     selection,
 )
 from flexcore.cli.session import with_api
-from flexcore.cli.summary import summary, why
+from flexcore.cli.summary import summary
 from flexcore.model.ids import ExecutionId
 from flexcore.model.requests import ControlPlaneApi, Document
 
@@ -79,11 +80,14 @@ def events(
 
 @app.command()
 def explain(
-    context: typer.Context, id: ExecutionArgument, step: Annotated[str, typer.Argument(metavar="STEP")]
+    context: typer.Context,
+    id: ExecutionArgument,
+    step: Annotated[str, typer.Argument(metavar="STEP")],
+    flips: Annotated[bool, typer.Option("--flips", help="And what would bring it elsewhere now.")] = False,
 ) -> None:
     """Say why a step went where it did, or why it waits."""
     options = options_of(context)
-    document = with_api(options, lambda api: api.explain(ExecutionId(id), step))
+    document = with_api(options, lambda api: api.explain(ExecutionId(id), step, flips))
     emit(options, document, _explanation(document))
 
 
@@ -96,6 +100,9 @@ def _explanation(document: Document) -> list[str]:
     analysis: dict[str, Any] = placement.get("analysis") or {}
     known = {name: each for name, each in analysis.items() if each.get("source") != "unknown"}
     lines += [f"  {name}: {pretty(each.get('value'))} ({each.get('source')})" for name, each in known.items()]
+    lines += [f"  as things are now: {clean(str(each['text']))}" for each in document.get("flips") or ()]
+    if document.get("flips") == []:
+        lines.append("  as things are now, no single change of size, queue, price or health would bring it elsewhere")
     return lines
 
 

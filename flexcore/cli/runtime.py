@@ -1,9 +1,11 @@
 """`flexcore runtime …`: the places that run work."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from flexcore.cli import benchmarking
 from flexcore.cli.options import options_of
 from flexcore.cli.parameters import json_argument
 from flexcore.cli.render import clean, emit, listing, painted, pretty
@@ -90,6 +92,9 @@ def cleanup(
         raise typer.Exit(1)
 
 
+app.command()(benchmarking.benchmark)
+
+
 @app.command()
 def test(
     context: typer.Context,
@@ -101,6 +106,25 @@ def test(
 
     if not certify(options_of(context), name, check):
         raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    context: typer.Context,
+    name: NameArgument,
+    listen: Annotated[str, typer.Option(metavar="ADDR", help="Where to listen.")] = "127.0.0.1:9191",
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate with its chain, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key, PEM.")] = None,
+    client_ca: Annotated[Path | None, typer.Option(metavar="FILE", help="Callers need a certificate by it.")] = None,
+    token_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Has the token that callers send.")] = None,
+) -> None:
+    """Let control planes elsewhere use a runtime of this machine, by their runtime of type `remote`."""
+    from flexcore.cli import serving  # brings gRPC
+
+    given = serving.Serving(
+        listen=listen, certificate=tls_cert, key=tls_key, client_ca=client_ca, token_file=token_file
+    )
+    serving.serve(options_of(context), name, given)
 
 
 def _health(runtime: Document) -> Document:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from flexcore.cli.reasons import refusals, why
 from flexcore.cli.render import clean, count, painted, pretty, seconds, size, table
 from flexcore.model.requests import Document
 
@@ -76,33 +77,6 @@ def step_table(document: Document) -> list[str]:
     return [*lines, f"and {count(more)} more steps; --output json has them all"] if more > 0 else lines
 
 
-def why(placement: Mapping[str, Any] | None) -> str:
-    """Say in one line why a runtime was chosen, or why none was."""
-    if not placement:
-        return ""
-    chosen, wanted, rule = placement.get("chosen"), placement.get("rule_would_choose"), placement.get("rule")
-    if not chosen:
-        return "; ".join(f"{name}: {reason}" for name, reason in _refusals(placement)) or "no runtime can have it"
-    if placement.get("source") == "pinned":
-        return "pinned"
-    by_rule = f"rule {rule}" if rule else "the rules"
-    if placement.get("fallback_reason"):
-        return clean(str(placement["fallback_reason"]))
-    if wanted and wanted != chosen:
-        return f"{by_rule} says {wanted}; {placement.get('source')}"
-    return "the only runtime that can" if placement.get("source") == "only-feasible" else by_rule
-
-
-def _refusals(placement: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for candidate in placement.get("candidates", ()):
-        reasons = ", ".join(
-            str(each.get("reason", each)) if isinstance(each, Mapping) else str(each)
-            for each in candidate.get("reasons", ())
-        )
-        if reasons:
-            yield str(candidate.get("runtime")), clean(reasons)
-
-
 def _placements(document: Document) -> Iterator[str]:
     """Say where steps went and why; steps that went the same way for the same reason share a line."""
     together: dict[tuple[str, str], list[str]] = {}
@@ -120,7 +94,7 @@ def _placed_elsewhere(document: Document, pinned: str | None) -> Iterator[str]:
         placement = step.get("placement")
         if pinned is None or not placement or placement.get("chosen") == pinned:
             continue
-        reason = next((each for name, each in _refusals(placement) if name == pinned), "the step names its runtime")
+        reason = next((each for name, each in refusals(placement) if name == pinned), "the step names its runtime")
         together.setdefault(reason, []).append(step["path"])
     for reason, paths in together.items():
         yield f"not on {pinned}, in spite of --runtime: {_some(paths)}: {reason}"

@@ -1,5 +1,6 @@
 """`flexcore workflow …`: definitions here, executions in `runs.py`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +10,11 @@ from flexcore.cli import deploying, runs, testing
 from flexcore.cli.bundle import collect, pointing_at
 from flexcore.cli.library import WORKFLOW_FILE, copy, template
 from flexcore.cli.options import options_of
+from flexcore.cli.reasons import expected_time, why
 from flexcore.cli.render import clean, emit, listing, table
 from flexcore.cli.resolve import bundle_limit, deployed, local_file
 from flexcore.cli.session import settings_of, with_api
 from flexcore.cli.starter import starter
-from flexcore.cli.summary import why
 from flexcore.model.errors import AlreadyExists, Diagnostic, InvalidDefinition, InvalidRequest, NotFound
 from flexcore.model.ids import WORKFLOW_NAME
 from flexcore.model.requests import ControlPlaneApi, Document
@@ -140,11 +141,7 @@ def plan(
         return await api.plan(workflow["name"], workflow["version"], runtime, options.workspace)
 
     document = with_api(options, work)
-    rows = [
-        (each["path"], each["type"], (each["placement"] or {}).get("chosen"), why(each["placement"]))
-        for each in document["steps"]
-    ]
-    emit(options, document, table(("STEP", "TYPE", "RUNTIME", "WHY"), rows))
+    emit(options, document, _planned(document["steps"]))
 
 
 for _command in (runs.status, runs.logs, runs.wait, runs.cancel, runs.retry, runs.rerun, runs.resume):
@@ -157,6 +154,21 @@ def delete(context: typer.Context, name: NameArgument) -> None:
     options = options_of(context)
     with_api(options, lambda api: api.delete_workflow(name, options.workspace))
     emit(options, {"name": name, "deleted": True}, f"deleted {name}")
+
+
+def _planned(steps: Sequence[Document]) -> list[str]:
+    """Lay out where steps would go; how long they would take only where something is known of that."""
+    expected = [expected_time(each["placement"]) for each in steps]
+    middle = [("EXPECTED", *expected)] if any(expected) else []
+    columns = [
+        ("STEP", *(each["path"] for each in steps)),
+        ("TYPE", *(each["type"] for each in steps)),
+        ("RUNTIME", *((each["placement"] or {}).get("chosen") for each in steps)),
+        *middle,
+        ("WHY", *(why(each["placement"]) for each in steps)),
+    ]
+    headers, *rows = zip(*columns, strict=True)
+    return table(headers, rows)
 
 
 def _existing(source: str) -> Path:

@@ -5,6 +5,7 @@ as the files it names are still the same there; otherwise in a copy unpacked fro
 nobody's folder, and what is run by hand behaves as by hand.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +14,9 @@ from datetime import datetime
 from pathlib import Path
 
 from flexcore.analyzer.rules import rule_choice
+from flexcore.analyzer.view import Facts
 from flexcore.control.auditing import Call
+from flexcore.control.facts import facts_of
 from flexcore.control.places import Places
 from flexcore.engine.ports import Loaded
 from flexcore.language.native import check, parse, version_of
@@ -22,7 +25,7 @@ from flexcore.model.graph import Graph, build
 from flexcore.model.requests import Bundle, check_bundle_path
 from flexcore.model.template import Literal, MapTemplate
 from flexcore.model.values import JSON, digest, reference
-from flexcore.model.workflow import StepKind, Task, Workflow
+from flexcore.model.workflow import StepId, StepKind, Task, Workflow
 from flexcore.store.read import Catalog, Definition
 from flexcore.store.retention import KeptArtifacts
 
@@ -31,13 +34,14 @@ _REMEMBERED = 256
 Schemas = Callable[[], Mapping[StepKind, Mapping[str, JSON]]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Known:
     """A version that was read once. It never changes, but where it can run does."""
 
     definition: Definition
     graph: Graph
     projects: frozenset[str]
+    facts: Mapping[StepId, Facts] | None = None  # read with the first folder that it runs in
 
 
 @dataclass(slots=True)
@@ -108,7 +112,10 @@ class Definitions:
     async def load(self, workspace: str, name: str, version: str) -> Loaded:
         """Give a version ready to run, in a folder whose files are those of the version now. Raises NotFound."""
         known = await self._read(workspace, name, version)
-        return Loaded(graph=known.graph, folder=await self._places.find(known.definition, known.projects))
+        folder = await self._places.find(known.definition, known.projects)
+        if known.facts is None:
+            known.facts = await asyncio.to_thread(facts_of, known.graph, folder)
+        return Loaded(graph=known.graph, folder=folder, facts=known.facts)
 
     async def graph(self, workspace: str, name: str, version: str) -> Graph:
         """Give a version to be looked at, without a folder to run in. Raises NotFound."""

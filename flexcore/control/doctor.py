@@ -33,6 +33,7 @@ async def examine(store: Store, registry: Registry, pool: ExpressionPool) -> lis
     return [
         _python(),
         _durability(store),
+        await _artifacts(store),
         _disk(store.folder),
         _user(),
         await _expressions(pool),
@@ -51,6 +52,16 @@ def _durability(store: Store) -> Check:
     is_full = store.durability == "full"
     detail = f"{store.durability}, schema {store.schema_version}, {store.url}"
     return Check("store", is_full, detail, "put the store on a local disk that takes WAL and FULL")
+
+
+async def _artifacts(store: Store) -> Check:
+    try:
+        await store.artifacts.put(b"doctor", format="text")
+    except FlexCoreError as error:
+        return Check("artifacts", False, error.message, error.hint)
+    return Check(
+        "artifacts", True, "in the store's folder" if store.artifacts.store == "file" else "in an object store"
+    )
 
 
 def _disk(folder: Path) -> Check:

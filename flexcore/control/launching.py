@@ -52,7 +52,7 @@ class Launcher:
         loaded = await self.definitions.load(request.workspace, request.workflow, version)
         await self.planner.ready()
         if request.runtime is not None:
-            self.planner.must_be_of_use(loaded.graph, request.runtime)
+            self.planner.must_be_of_use(loaded, request.runtime)
         value = complete_input(loaded.graph.workflow.inputs, request.input)
         timeout = request.timeout or loaded.graph.workflow.timeout
         accepted = ExecutionAccepted(
@@ -97,6 +97,7 @@ class Launcher:
         start = Start(accepted=accepted, reused=await self._reused(loaded.graph, before, request, actor))
         # The execution that they come from may be removed at this very moment.
         shared = [header.input.ref, *(each.result.ref for each in start.reused)]
+        shared += [ref for each in start.reused for ref in each.artifacts]
         await self.artifacts.keep(ref for ref in shared if ref is not None)
         return await self._accepted(start, key, loaded)
 

@@ -1,31 +1,60 @@
 """Placement as it would be now, for a workflow that has not run: what `plan` shows, and what `--runtime` can pin."""
 
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
+import structlog
+
 from flexcore.analyzer.explain import explain, why
-from flexcore.analyzer.place import DEFAULT_POLICY, Policy, StepView, place
+from flexcore.analyzer.place import place
+from flexcore.analyzer.policy import DEFAULT_POLICY, Policy
+from flexcore.analyzer.predict import NOTHING_LEARNED
 from flexcore.analyzer.snapshot import Snapshot
+from flexcore.analyzer.view import NO_FACTS, StepView
+from flexcore.analyzer.workload import summary
+from flexcore.engine.ports import Loaded
+from flexcore.engine.viewing import stores_of
 from flexcore.model.errors import NoFeasibleRuntime
 from flexcore.model.graph import EACH, Graph, lists_of
+from flexcore.model.ids import StepPath, signature_of
 from flexcore.model.placement import Placement
 from flexcore.model.requests import Document
+from flexcore.model.template import Literal, MapTemplate
+from flexcore.model.values import JSON
 from flexcore.model.workflow import Step, Task, type_name
 from flexcore.monitor.document import placement_document
+from flexcore.monitor.lookout import Lookout
+
+_EACH = "[*]"  # stands for every iteration
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class Planner:
-    """Holds the snapshot that placement reads; `refresh` swaps it whole, and is a background duty."""
+    """Holds the snapshot that placement reads; `refresh` swaps it whole, and is a background duty.
 
-    ask: Callable[[], Awaitable[Snapshot]]
+    `data_store` is where data between steps is: `file` or `s3`.
+    """
+
+    lookout: Lookout
     policy: Policy = DEFAULT_POLICY
+    data_store: str = "file"
     snapshot: Snapshot | None = None
+    _faults: set[str] = field(default_factory=set)
 
-    async def refresh(self) -> None:
-        """Look at the runtimes again."""
-        self.snapshot = await self.ask()
+    async def refresh(self, *, in_full: bool = False) -> None:
+        """Look at the runtimes and at what was learned again; `in_full`, for people who want to see all of it."""
+        found, known = await self.lookout.look(in_full=in_full), self.snapshot
+        # The same again is no news, and what is there has its answers in memory.
+        if known is None or found.model is not known.model or found != known:
+            self.snapshot = found
+
+    def runtimes_changed(self) -> None:
+        """Take over at once that a runtime is not as it was: nothing more is sent to one that went down."""
+        if self.snapshot is not None:
+            self.snapshot = self.lookout.again(self.snapshot)
 
     async def ready(self) -> None:
         """Look at the runtimes if nobody has yet."""
@@ -34,16 +63,47 @@ class Planner:
 
     def place(self, step: StepView) -> Placement:
         """Place a step by the present snapshot."""
-        return place(step, self.snapshot or Snapshot(()), self.policy)
+        placement = place(step, self.snapshot or Snapshot(()), self.policy)
+        if placement.fault and placement.fault not in self._faults:
+            self._faults.add(placement.fault)
+            _log.error("placement.fault", reason=placement.fault)
+        return placement
 
-    def plan(self, graph: Graph, preferred: str | None) -> list[Document]:
-        """Show where each step would go. Loops are unrolled only when they run: their steps stand once, as `[*]`."""
-        return [self._planned(path, step, preferred) for path, step in _walk(graph)]
+    def price(self, runtime: str) -> float | None:
+        """Say what an hour on a runtime costs: by the settings, else by what it says itself; None where nobody does."""
+        snapshot = self.snapshot
+        if snapshot is None or runtime in snapshot.prices:
+            return None if snapshot is None else snapshot.prices[runtime]
+        for each in snapshot.candidates:
+            if each.name == runtime and each.capabilities is not None:
+                stated = each.capabilities.price_per_hour
+                return None if stated is None else float(stated)
+        return None
 
-    def _planned(self, path: str, step: Step, preferred: str | None) -> Document:
+    def plan(self, loaded: Loaded, preferred: str | None) -> Document:
+        """Show where each step would go, and what the whole needs: `{steps, workload}`.
+
+        Loops are unrolled only when they run: their steps stand once, as `[*]`.
+        """
+        steps = list(_walk(loaded.graph))
+        views = [self.view(path, step, each, loaded, preferred) for path, step, each in _tasks(steps)]
+        model = NOTHING_LEARNED if self.snapshot is None else self.snapshot.model
+        return {
+            "steps": [self._planned(path, step, loaded, preferred) for path, step in steps],
+            "workload": summary(views, model, self.policy.thresholds),
+        }
+
+    def flips(self, step: StepView) -> list[Mapping[str, JSON]]:
+        """Find the smallest single changes that would bring a step elsewhere. Takes a while: not for a loop."""
+        from flexcore.analyzer.flips import as_mappings, flips  # seldom asked for, and start-up time counts
+
+        found = flips(step, self.snapshot or Snapshot(()), self.policy)
+        return [dict(each) for each in as_mappings(found)]
+
+    def _planned(self, path: str, step: Step, loaded: Loaded, preferred: str | None) -> Document:
         found: Document = {"path": path, "id": step.id, "type": type_name(step), "placement": None}
         if isinstance(step.action, Task):
-            placement = self.place(_view(step, step.action, preferred))
+            placement = self.place(self.view(path, step, step.action, loaded, preferred))
             found |= {
                 "placement": placement_document(placement),
                 "why": why(placement),
@@ -51,12 +111,13 @@ class Planner:
             }
         return found
 
-    def must_be_of_use(self, graph: Graph, runtime: str) -> None:
+    def must_be_of_use(self, loaded: Loaded, runtime: str) -> None:
         """Refuse a pin for a whole execution that no step could follow. Raises NoFeasibleRuntime."""
+        graph = loaded.graph
         placements = [
-            self.place(_view(step, step.action, runtime))
-            for _, step in _walk(graph)
-            if isinstance(step.action, Task) and step.runtime is None
+            self.place(self.view(path, step, task, loaded, runtime))
+            for path, step, task in _tasks(_walk(graph))
+            if step.runtime is None
         ]
         if any(placement.chosen == runtime for placement in placements):
             return
@@ -73,6 +134,18 @@ class Planner:
             hint=f"`flexcore workflow plan` says what can run where; present: {known}",
         )
 
+    def view(self, path: str, step: Step, task: Task, loaded: Loaded, preferred: str | None) -> StepView:
+        """Describe a step before it has run: what its parameters will refer to is not known yet."""
+        return StepView(
+            kind=task.kind,
+            requirements=step.requirements,
+            pin=step.runtime,
+            preferred=preferred,
+            signature=signature_of(loaded.graph.workflow.name, StepPath(path.replace(_EACH, ""))),
+            data_stores=_stores(task, self.data_store),
+            facts=loaded.facts.get(step.id, NO_FACTS),
+        )
+
 
 @dataclass(slots=True)
 class RefreshService:
@@ -87,8 +160,18 @@ class RefreshService:
             await self.planner.refresh()
 
 
-def _view(step: Step, task: Task, preferred: str | None) -> StepView:
-    return StepView(kind=task.kind, requirements=step.requirements, pin=step.runtime, preferred=preferred)
+def _stores(task: Task, home: str) -> frozenset[str]:
+    parameters = task.parameters
+    if isinstance(parameters, Literal):
+        return stores_of(parameters.value, home)
+    names = {name for name, _ in parameters.items} if isinstance(parameters, MapTemplate) else set()
+    return frozenset({home} if names & {"inputs", "outputs"} else ())
+
+
+def _tasks(steps: Iterable[tuple[str, Step]]) -> Iterator[tuple[str, Step, Task]]:
+    for path, step in steps:
+        if isinstance(step.action, Task):
+            yield path, step, step.action
 
 
 def _walk(graph: Graph) -> Iterator[tuple[str, Step]]:
@@ -101,5 +184,5 @@ def _steps(prefix: str, steps: tuple[Step, ...]) -> Iterator[tuple[str, Step]]:
         path = f"{prefix}{step.id}"
         yield path, step
         for key, inner in lists_of(step):
-            scope = f"{path}[*]" if key == EACH else f"{path}[{key}]" if key.isdecimal() else f"{path}.{key}"
+            scope = f"{path}{_EACH}" if key == EACH else f"{path}[{key}]" if key.isdecimal() else f"{path}.{key}"
             yield from _steps(f"{scope}.", inner)

@@ -1,24 +1,20 @@
 """Reading executions: committed state and history as documents, live followers, logs."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
 
-from flexcore.analyzer.explain import explain
 from flexcore.control.definitions import Definitions
 from flexcore.control.log_pages import read_on
 from flexcore.model.changes import ExecutionCancelled, ExecutionFailed, ExecutionSucceeded, HistoryEntry
 from flexcore.model.errors import FlexCoreError, NotFound
 from flexcore.model.execution import ExecutionState
 from flexcore.model.ids import ExecutionId, StepPath
-from flexcore.model.lifecycle import StepStatus
-from flexcore.model.placement import Placement
 from flexcore.model.requests import Document, ExecutionQuery, LogPage, Page, WatchEvent
 from flexcore.model.values import JSON
-from flexcore.model.workflow import StepKind
 from flexcore.monitor import document as show
 from flexcore.monitor.hub import Hub, Queue
 from flexcore.monitor.rows import rows
@@ -28,7 +24,6 @@ from flexcore.store.logs import LogStore
 from flexcore.store.read import ExecutionView, Reader
 
 _MOST_RESOLVED_BYTES = 16 * 1024 * 1024
-_STEPS_NAMED = 20
 _LOOK_AGAIN_SECONDS = 0.2  # at executions of other processes
 _ENDS = (ExecutionSucceeded, ExecutionFailed, ExecutionCancelled)
 
@@ -71,26 +66,6 @@ class ExecutionReading:
         """Give history entries."""
         page = await self.reader.history(id, after, limit)
         return Page(tuple(show.history_document(each) for each in page.items), page.next)
-
-    async def explain(self, id: ExecutionId, path: str) -> Document:
-        """Say why a step went where it did, and what it waits for."""
-        state = (await self.reader.execution(id)).state
-        header = state.header
-        graph = await self.definitions.graph(header.workspace, header.workflow, header.version)
-        lines = {row.path: row for row in rows(graph, state, await self.reader.pools(pools_of(state)))}
-        row = lines.get(StepPath(path))
-        if row is None:
-            hint = f"there are: {', '.join(list(lines)[:_STEPS_NAMED]) or 'none yet'}"
-            raise NotFound(f"execution {id} has not reached a step '{path}'", hint=hint)
-        placement = row.state.placement if row.state is not None else None
-        return {
-            "path": path,
-            "status": (StepStatus.WAITING if row.state is None else row.state.status).value,
-            "attempt": 0 if row.state is None else row.state.attempt,
-            "placement": show.placement_document(placement),
-            "sentences": _placed(row, placement),
-            "waiting_for": row.waiting_for,
-        }
 
     async def watch(self, id: ExecutionId, after: int) -> AsyncGenerator[WatchEvent, None]:
         """Follow an execution until its end: history from the store without gaps, the rest as it is heard."""
@@ -168,13 +143,3 @@ def _waiting(queue: Queue) -> Iterator[WatchEvent]:
 
 def _is_end(entry: HistoryEntry) -> bool:
     return isinstance(entry.change, _ENDS)
-
-
-def _placed(row: show.Row, placement: Placement | None) -> Sequence[str]:
-    if placement is not None:
-        return explain(placement)
-    if row.state is not None and row.state.given is not None:
-        given = row.state.given
-        return [f"its result was given by {given.by}, and no runtime was asked: {given.reason}"]
-    is_task = row.kind in {kind.value for kind in StepKind}
-    return ["its turn has not come: it has not been placed"] if is_task else ["the engine does this step itself"]

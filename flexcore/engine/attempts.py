@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -100,11 +101,14 @@ class Driver:
         runtime = self._runtime(state)
         sink = _LogSink(self, attempt, redactor if request.secrets else None)
         submitted: Submitted | None = None
+        began = self.now()
         async with aclosing(runtime.execute(request)) as events:
             async for event in events:
                 if isinstance(event, Finished):
                     await sink.close()
-                    post(await self._settled(state, event.result, sink.redactor))
+                    is_whole = submitted is not None and not submitted.adopted and not state.spent.get("postponed")
+                    took = self.now() - began if is_whole else timedelta()
+                    post(await self._settled(state, event.result, sink.redactor, took))
                     return
                 if isinstance(event, Submitted):
                     submitted = event
@@ -181,17 +185,19 @@ class Driver:
             _fill(copy, text, used)
         return copy, tuple(used.values())
 
-    async def _settled(self, state: StepState, result: ExecutionResult, redactor: Redactor | None) -> AttemptFinished:
-        outcome = result.outcome
+    async def _settled(
+        self, state: StepState, result: ExecutionResult, redactor: Redactor | None, took: timedelta
+    ) -> AttemptFinished:
+        outcome, phases = result.outcome, measured(result.phases, took)
         if isinstance(outcome, Failed):
             failure = outcome.failure if redactor is None else _redacted(outcome.failure, redactor)
-            return _finished(state, failure=_bounded(failure), result=result)
+            return _finished(state, failure=_bounded(failure), result=result, phases=phases)
         output = outcome.output if redactor is None else redactor.json(outcome.output)
         data = canonical(output)
         payload = Payload(output)
         if len(data) > self.inline_bytes:
             payload = Payload(ref=await self.artifacts.put(data))
-        return _finished(state, payload=payload, result=result)
+        return _finished(state, payload=payload, result=result, phases=phases)
 
 
 @dataclass(slots=True)
@@ -230,6 +236,18 @@ class _LogSink:
         header, state = self.attempt.header, self.attempt.state
         await self.driver.logs.append(header.id, state.path, state.attempt, state.token, stream, offset, data)
         self.driver.observer.reported(header.id, state.path, state.attempt, LogChunk(stream, offset, data))
+
+
+def measured(phases: Mapping[Phase, timedelta], took: timedelta) -> Mapping[Phase, timedelta]:
+    """Add to the phases what the runtime did not account for, so that they are as long as the attempt was.
+
+    It is the way to the work and back: part of the start, or of the run where the runtime tells nothing of that.
+    """
+    rest = took - sum(phases.values(), timedelta())
+    if rest <= timedelta():
+        return phases
+    phase = Phase.START if Phase.RUN in phases else Phase.RUN
+    return {**phases, phase: phases.get(phase, timedelta()) + rest}
 
 
 def _fill(value: Any, text: SecretText, used: Mapping[str, str]) -> None:
@@ -302,6 +320,7 @@ def _finished(
     payload: Payload = NOTHING,
     failure: Failure | None = None,
     result: ExecutionResult = _NO_RESULT,
+    phases: Mapping[Phase, timedelta] = MappingProxyType({}),
 ) -> AttemptFinished:
     return AttemptFinished(
         path=state.path,
@@ -310,6 +329,6 @@ def _finished(
         result=payload,
         failure=failure,
         usage=result.usage,
-        phases=result.phases,
+        phases=phases,
         artifacts=result.artifacts,
     )

@@ -4,10 +4,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
-from flexcore.analyzer.place import StepView, waits
+from flexcore.analyzer.place import waits
 from flexcore.engine import controls, pools
 from flexcore.engine.names import PENDING, Known, Pending, Place, environment, evaluate
 from flexcore.engine.render import is_truthy
+from flexcore.engine.viewing import view_of
 from flexcore.engine.work import LookAgain, StartAttempt, StartChild, Work, user_failure
 from flexcore.model import changes as c
 from flexcore.model.execution import StepState
@@ -117,6 +118,7 @@ def _begin_task(work: Work, path: StepPath, step: Step, task: Task, place: Place
         status=before.status if before else StepStatus.WAITING,
         waiting_for=before.waiting_for if before else "",
         full=before.full if before else (),
+        queued_at=before.queued_at if before else None,
         parameters=work.payload(parameters.value),
         secrets=parameters.secrets,
         env=declared,
@@ -127,13 +129,7 @@ def _begin_task(work: Work, path: StepPath, step: Step, task: Task, place: Place
 
 def dispatch(work: Work, step: Step, task: Task, state: StepState) -> None:
     """Place a step's next attempt and send it off; without a feasible runtime it waits, or fails with the reasons."""
-    view = StepView(
-        kind=task.kind,
-        requirements=step.requirements,
-        pin=step.runtime,
-        preferred=work.draft.header.pinned_runtime,
-    )
-    placement = work.env.place(view)
+    placement = work.env.place(view_of(work, step, task, state))
     if placement.chosen is None:
         _unplaced(work, step, task, state, placement)
         return
@@ -156,6 +152,7 @@ def dispatch(work: Work, step: Step, task: Task, state: StepState) -> None:
             env=state.env,
             cache_key=state.cache_key,
             claims=claims,
+            waited=None if state.queued_at is None else work.env.now - state.queued_at,
         )
     )
     work.actions.append(StartAttempt(state.path))

@@ -142,6 +142,7 @@ def _end_of(step: StepState, change: _Ended) -> dict[str, Any]:
                 "tolerated": change.tolerated,
                 "cached": change.given is None,
                 "given": change.given,
+                "artifacts": change.artifacts,
             }
         case _:
             assert_never(change)
@@ -246,6 +247,7 @@ def _dispatched(draft: Draft, change: c.StepDispatched, at: datetime) -> StepSta
         cache_key=change.cache_key,
         in_flight=True,
         claims=change.claims,
+        waited=change.waited,
         spent=known.spent if known else {},
         created_at=known.created_at if known else at,
     )

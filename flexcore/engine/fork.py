@@ -101,6 +101,7 @@ def _as_reused(step: StepState) -> StepReused:
         failure=step.failure,
         tolerated=step.tolerated,
         given=step.given,
+        artifacts=step.artifacts,
     )
 
 

@@ -8,6 +8,7 @@ import structlog
 
 from flexcore.engine.draft import Draft
 from flexcore.engine.fold import apply
+from flexcore.engine.observing import observations
 from flexcore.engine.work import Decision
 from flexcore.model import changes as c
 from flexcore.model.changes import Change, HistoryEntry
@@ -58,6 +59,7 @@ def change_set(
         cache=tuple(_cache_entries(graph, after, entries)),
         start_key=key,
         claims=tuple(_claim_changes(before, after, steps)),
+        observations=tuple(observations(before, after, entries)),
     )
 
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 import msgspec
 import structlog
 
-from flexcore.analyzer.place import StepView
+from flexcore.analyzer.view import StepView
 from flexcore.engine.actions import Performer
 from flexcore.engine.attempts import Driver
 from flexcore.engine.decide import decide, resume
@@ -45,6 +45,7 @@ from flexcore.engine.work import (
     PlaceFree,
     Start,
     StartChild,
+    free,
 )
 from flexcore.language.completion import complete_input
 from flexcore.model import changes as c
@@ -87,6 +88,7 @@ class EngineParts:
     driver: Driver
     observer: Observer
     place: Callable[[StepView], Placement]
+    price: Callable[[str], float | None] = free
     now: Clock
     entropy: Callable[[], bytes]
     limits: Limits = Limits()
@@ -292,6 +294,9 @@ class Engine:
             now=now,
             entropy=parts.entropy(),
             place=parts.place,
+            price=parts.price,
+            facts=live.loaded.facts,
+            data_store=parts.artifacts.store,
             limits=parts.limits,
             answers=answers,
             values=values,

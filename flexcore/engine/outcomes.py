@@ -23,7 +23,7 @@ from flexcore.engine.work import (
     Work,
 )
 from flexcore.model import changes as c
-from flexcore.model.execution import StepState
+from flexcore.model.execution import Phase, StepState
 from flexcore.model.failure import INFRASTRUCTURE, ErrorClass, Failure
 from flexcore.model.graph import scope_of
 from flexcore.model.lifecycle import ExecutionStatus, StepStatus
@@ -34,6 +34,7 @@ _NEVER_AGAIN = frozenset({ErrorClass.INPUT, ErrorClass.CANCELLED})
 _FIRST_PAUSE = timedelta(milliseconds=200)
 _LONGEST_PAUSE = timedelta(minutes=1)
 _LONGEST_ASKED = timedelta(hours=1)
+_HOUR = timedelta(hours=1)
 
 _Reported = AttemptSubmitted | AttemptFinished | AttemptUnavailable | AttemptEnded
 
@@ -72,6 +73,7 @@ def finished(work: Work, event: AttemptFinished) -> None:
     if state is None:
         return
     work.actions.append(ForgetAttempt(event.path))
+    event = _accounted(work, state, event)
     if event.failure is not None:
         _failed(work, state, event)
         return
@@ -86,6 +88,18 @@ def finished(work: Work, event: AttemptFinished) -> None:
             artifacts=event.artifacts,
         )
     )
+
+
+def _accounted(work: Work, state: StepState, event: AttemptFinished) -> AttemptFinished:
+    """Add what only we know of: the time in our own queues, and what the time on the runtime costs."""
+    phases, usage = event.phases, event.usage
+    price = work.env.price(state.runtime or "")
+    if price is not None:
+        busy = sum((spent for phase, spent in phases.items() if phase is not Phase.QUEUE), timedelta())
+        usage = replace(usage, cost=price * (busy / _HOUR))
+    if state.waited:
+        phases = {**phases, Phase.QUEUE: phases.get(Phase.QUEUE, timedelta()) + state.waited}
+    return event if phases is event.phases and usage is event.usage else replace(event, phases=phases, usage=usage)
 
 
 def ended(work: Work, event: AttemptEnded) -> None:

@@ -1,11 +1,12 @@
 """What the engine needs of its surroundings, as small as it needs it. `bootstrap` connects the real things."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from flexcore.analyzer.view import Facts
 from flexcore.engine.render import Answer, Query
 from flexcore.model.changes import HistoryEntry
 from flexcore.model.execution import ExecutionState
@@ -13,7 +14,7 @@ from flexcore.model.failure import Failure
 from flexcore.model.graph import Graph
 from flexcore.model.ids import ExecutionId, StepPath
 from flexcore.model.values import JSON
-from flexcore.model.workflow import StepKind
+from flexcore.model.workflow import StepId, StepKind
 from flexcore.runtime.interface import ExecutionEvent, LogStream, Runtime
 
 
@@ -23,6 +24,7 @@ class Loaded:
 
     graph: Graph
     folder: Path
+    facts: Mapping[StepId, Facts] = field(default_factory=dict)  # what the code of steps tells placement
 
 
 class Definitions(Protocol):

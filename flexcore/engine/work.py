@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from flexcore.analyzer.place import StepView
+from flexcore.analyzer.view import Facts, StepView
 from flexcore.engine.draft import Draft
 from flexcore.engine.fold import apply
 from flexcore.engine.render import Answer, Query
@@ -24,6 +24,7 @@ from flexcore.model.lifecycle import ExecutionStatus
 from flexcore.model.placement import Placement
 from flexcore.model.pools import Claim, PoolUse
 from flexcore.model.values import JSON, NOTHING, Payload, Ref, canonical, reference
+from flexcore.model.workflow import StepId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +205,11 @@ OutsideAction: TypeAlias = StartAttempt | EndAttempt | ForgetAttempt | StartChil
 Action: TypeAlias = OutsideAction | LookAgain
 
 
+def free(runtime: str) -> float | None:
+    """Know no price."""
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Env:
     """What a decision may know besides the state: all of it given, so that the same again gives the same."""
@@ -211,6 +217,9 @@ class Env:
     now: datetime
     entropy: bytes
     place: Callable[[StepView], Placement]
+    price: Callable[[str], float | None] = free  # of a runtime, an hour
+    facts: Mapping[StepId, Facts] = field(default_factory=dict)  # read from the version's code
+    data_store: str = "file"  # where data between steps is: `file` or `s3`
     limits: Limits = Limits()
     answers: Mapping[str, Mapping[str, Answer]] = field(default_factory=dict)  # address → expression → answer
     values: Mapping[str, JSON] = field(default_factory=dict)  # uri → what it refers to

@@ -73,6 +73,7 @@ class StepReused:
     failure: Failure | None = None
     tolerated: bool = False
     given: Given | None = None
+    artifacts: tuple[Ref, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,7 @@ class StepDispatched:
     env: Mapping[str, str] = field(default_factory=dict)
     cache_key: str = ""
     claims: tuple[Claim, ...] = ()
+    waited: timedelta | None = None  # in queues for the places of `claims`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,13 +43,14 @@ class Handle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What an attempt used. Seconds and bytes; None where the runtime cannot tell."""
+    """What an attempt used. Seconds, bytes, and the currency of prices; None where nobody can tell."""
 
     cpu_s: float | None = None
     peak_memory_bytes: int | None = None
     bytes_in: int | None = None
     bytes_out: int | None = None
     rows: int | None = None
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +111,7 @@ class StepState:
     claims: tuple[Claim, ...] = ()  # places that its live attempt holds
     full: tuple[Claim, ...] = ()  # pools in which it waits for a place
     queued_at: datetime | None = None  # since when it waits for places
+    waited: timedelta | None = None  # how long its live attempt had to wait for places before
     cache_key: str = ""
     cached: bool = False
     given: Given | None = None  # its result was given by hand

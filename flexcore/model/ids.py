@@ -19,7 +19,9 @@ ROOT = Scope("")
 ON_FAILURE = Scope("on_failure")
 
 STEP_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_INDEX = re.compile(r"\[\d+\]")
 WORKFLOW_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+BENCHMARK_SUFFIX = "-benchmark"
 RESERVED_STEP_IDS = frozenset({"on_failure", "preprocess"})
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: keeps the order of the number it spells
@@ -50,6 +52,22 @@ def external_name(installation: str, attempt: AttemptId) -> str:
     """Name an attempt outside: `fx-` and a hash, legal as a folder, a Ray submission id and a Kubernetes name."""
     raw = hashlib.sha256(f"{installation}\n{attempt}".encode()).digest()[:20]
     return "fx-" + base64.b32encode(raw).decode().lower()
+
+
+def benchmark_name(workflow: str) -> str:
+    """Name the workflow that stands in for one step of another while that is measured."""
+    return workflow[: 63 - len(BENCHMARK_SUFFIX)] + BENCHMARK_SUFFIX
+
+
+def signature_of(workflow: str, path: StepPath) -> str:
+    """Name what is the same step in all executions, all versions, and all iterations of a loop.
+
+    What a benchmark measures is known of the step itself, where it stands in no list inside another step.
+
+    >>> signature_of("etl", StepPath("fan[3].score"))
+    'etl/fan.score'
+    """
+    return f"{workflow.removesuffix(BENCHMARK_SUFFIX)}/{_INDEX.sub('', path) if '[' in path else path}"
 
 
 def step_path(scope: Scope, step: str) -> StepPath:

@@ -303,8 +303,11 @@ class ControlPlaneApi(Protocol):
         """Take up every unfinished execution whose owner is dead; name those now being worked on."""
         ...
 
-    async def explain(self, id: ExecutionId, path: str) -> Document:
-        """Say why a step went where it did, or why it waits: `{path, placement, sentences, waiting_for}`."""
+    async def explain(self, id: ExecutionId, path: str, flips: bool = False) -> Document:
+        """Say why a step went where it did, or why it waits: `{path, placement, sentences, waiting_for}`.
+
+        With `flips`, also the smallest single changes that would bring it elsewhere, as things are now: `{flips}`.
+        """
         ...
 
     async def runtimes(self) -> Sequence[Document]:
@@ -316,10 +319,10 @@ class ControlPlaneApi(Protocol):
         ...
 
     async def cleanup_runtime(self, name: str, dry_run: bool = False) -> Document:
-        """End and remove what attempts left on a runtime that nobody will ask for again; with `dry_run`, only list it.
+        """End and remove what attempts left on a runtime that nobody will ask for again, or with `dry_run` list it.
 
-        `{runtime, dry_run, orphans: [{name, execution, path, attempt, gone, reason}], executions, in_flight, retained}`.
-        Raises NotFound, RuntimeUnavailable.
+        `{runtime, dry_run, orphans: [{name, execution, path, attempt, gone, reason}], executions, in_flight,
+        retained}`. Raises NotFound, RuntimeUnavailable.
         """
         ...
 

@@ -16,7 +16,7 @@ from flexcore.model.execution import ExecutionHeader, ExecutionState, Phase, Ste
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.ids import StepPath
 from flexcore.model.lifecycle import StepStatus
-from flexcore.model.placement import Placement, Verdict
+from flexcore.model.placement import Placement, Prediction, Verdict
 from flexcore.model.requests import Document
 from flexcore.model.values import JSON, Payload
 
@@ -107,6 +107,11 @@ def placement_document(placement: Placement | None) -> Document | None:
         "fallback_reason": placement.fallback_reason,
         "candidates": [_verdict(verdict) for verdict in placement.verdicts],
         "analysis": dict(placement.analysis),
+        "policy": placement.policy or None,
+        "weights": dict(placement.weights),
+        "margin": placement.margin,
+        "estimated_cost": placement.estimated_cost,
+        "warnings": list(placement.warnings),
     }
 
 
@@ -116,6 +121,24 @@ def _verdict(verdict: Verdict) -> Document:
         "feasible": verdict.feasible,
         "reasons": [{"code": each.code.value, "reason": each.reason} for each in verdict.infeasible],
         "score": verdict.score,
+        "prediction": _prediction(verdict.prediction),
+    }
+
+
+def _prediction(found: Prediction | None) -> Document | None:
+    """Show what was expected; times are `{p50_s, p90_s, mean_s}`, the parts of the score add up to it."""
+    if found is None:
+        return None
+    times = ("wait", "start", "move", "exec", "total")
+    return {
+        **{name: {f"{key}_s": value for key, value in getattr(found, name)._asdict().items()} for name in times},
+        "score": dict(found.score._asdict()),
+        "cost": found.cost,
+        "p_fail": found.p_fail,
+        "p_miss": found.p_miss,
+        "p_best": found.p_best,
+        "n": found.n,
+        "evidence": found.evidence.value,
     }
 
 
@@ -148,6 +171,7 @@ def usage_document(usage: Usage) -> Document:
         "bytes_in": usage.bytes_in,
         "bytes_out": usage.bytes_out,
         "rows": usage.rows,
+        "cost": usage.cost,
     }
 
 

@@ -230,9 +230,9 @@ class Client:
         response = await self._answer(self._executions.ResumeExecutions(request, metadata=self._metadata))
         return [ExecutionId(each) for each in response.ids]
 
-    async def explain(self, id: ExecutionId, path: str) -> Document:
+    async def explain(self, id: ExecutionId, path: str, flips: bool = False) -> Document:
         """Say why a step went where it did, or why it waits."""
-        request = execution_pb2.ExplainStepRequest(id=id, path=path)
+        request = execution_pb2.ExplainStepRequest(id=id, path=path, flips=flips)
         response = await self._answer(self._executions.ExplainStep(request, metadata=self._metadata))
         return document_of(response.explanation)
 

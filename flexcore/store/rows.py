@@ -15,6 +15,7 @@ from flexcore.model.changes import Change, HistoryEntry
 from flexcore.model.errors import InternalError
 from flexcore.model.execution import ExecutionHeader, ScopeState, StepState
 from flexcore.model.ids import ExecutionId
+from flexcore.model.observation import Observation
 from flexcore.model.values import JSON, NOTHING, Payload
 from flexcore.store.read import Definition
 from flexcore.store.write import ChangeSet, Command
@@ -27,6 +28,7 @@ KEY_LIFETIME = timedelta(days=7)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _any = msgspec.json.Decoder()
+_observations = msgspec.json.Decoder(Observation)
 
 
 def _as_plain(value: object) -> object:
@@ -96,6 +98,7 @@ class Rows(NamedTuple):
     freed: list[Row]
     queued: list[Row]
     claimed: list[Row]
+    observed: list[Row]
 
 
 def microseconds(moment: datetime) -> int:
@@ -133,6 +136,7 @@ def rows_of(changes: ChangeSet, owner: str) -> Rows:
         freed=[(each.pool, id, each.path) for each in claims if each.limit is None and each.queued_at is None],
         queued=[(each.pool, id, each.path, microseconds(each.queued_at)) for each in claims if each.queued_at],
         claimed=[(each.pool, id, each.path, each.limit) for each in claims if each.limit and not each.queued_at],
+        observed=[(_text(each),) for each in changes.observations],
     )
 
 
@@ -169,6 +173,14 @@ def command_from(row: Row) -> Command:
     return Command(
         id=id, execution=ExecutionId(execution), kind=kind, body=_any.decode(body), created_at=moment(created_at)
     )
+
+
+def observation_from(body: str) -> Observation:
+    """Read an observation. Raises InternalError for what is none of this version."""
+    try:
+        return _observations.decode(body)
+    except msgspec.MsgspecError as error:
+        raise InternalError(f"an observation cannot be read: {error}") from error
 
 
 def json_text(value: JSON) -> str:

@@ -23,9 +23,10 @@ from flexcore.store.audit import AuditTrail
 from flexcore.store.database import Lane, SqliteOptions, connect, durability, foreign
 from flexcore.store.locks import exclusive
 from flexcore.store.logs import LogLimits, LogStore
+from flexcore.store.observations import Observations
 from flexcore.store.queries import Queries, load
 from flexcore.store.read import Catalog, Fault, Reader, StoreStatus
-from flexcore.store.retention import Retention
+from flexcore.store.retention import CollectedArtifacts, Retention
 from flexcore.store.rows import microseconds
 from flexcore.store.sqlite_audit import SqliteAudit
 from flexcore.store.sqlite_catalog import SqliteCatalog
@@ -33,6 +34,7 @@ from flexcore.store.sqlite_changes import ChangeWriter
 from flexcore.store.sqlite_commands import SqliteCommands
 from flexcore.store.sqlite_integrity import faults
 from flexcore.store.sqlite_journal import SqliteJournal
+from flexcore.store.sqlite_observations import SqliteObservations
 from flexcore.store.sqlite_ownership import SqliteOwnership
 from flexcore.store.sqlite_reader import SqliteReader
 from flexcore.store.sqlite_retention import SqliteRetention
@@ -60,8 +62,9 @@ class Store:
     reader: Reader
     retention: Retention
     audit: AuditTrail
+    observations: Observations
     logs: LogStore
-    artifacts: LocalArtifacts
+    artifacts: CollectedArtifacts
     writing: Lane
     reading: Lane
     sql: Queries
@@ -78,9 +81,13 @@ class Store:
         self.logs.close()
 
 
+def _local_artifacts(installation: str, folder: Path) -> CollectedArtifacts:
+    return LocalArtifacts(folder)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a store is made of beyond its folder. Anything but the defaults is for tests and measurements."""
+    """What a store is made of beyond its folder. Most that differs from the defaults is for tests and measurements."""
 
     options: SqliteOptions = SqliteOptions()
     limits: LogLimits = LogLimits()
@@ -88,6 +95,7 @@ class Parts:
     sql: Queries | None = None
     migrations: Sequence[Migration] | None = None
     changes: Callable[[Queries], ChangeWriter] = ChangeWriter
+    artifacts: Callable[[str, Path], CollectedArtifacts] = _local_artifacts  # the installation's name, its own folder
 
 
 def database_file(url: str) -> Path:
@@ -159,7 +167,7 @@ def _put_together(
     ownership = SqliteOwnership(writer=writing, sql=sql, locks=folder / "locks", now=now, entropy=parts.entropy)
     commands = SqliteCommands(writing, sql)
     logs = LogStore(folder / "logs", now=now, limits=parts.limits)
-    artifacts = LocalArtifacts(folder / "artifacts")
+    artifacts = parts.artifacts(name, folder / "artifacts")
 
     def describe(executions: Mapping[str, int]) -> StoreStatus:
         return StoreStatus(
@@ -198,6 +206,7 @@ def _put_together(
             writer=writing, reader=reading, sql=sql, log_store=logs, artifact_store=artifacts, folder=folder, now=now
         ),
         audit=SqliteAudit(writing, reading, sql),
+        observations=SqliteObservations(reading, sql),
         logs=logs,
         artifacts=artifacts,
         writing=writing,

@@ -88,6 +88,7 @@ class ChangeWriter:
         self._many(connection, sql["put_scope"], [row for each in wave for row in each.scopes])
         self._many(connection, sql["consume_command"], [row for each in wave for row in each.consumed])
         self._many(connection, sql["put_cache"], [row for each in wave for row in each.cache])
+        self._many(connection, sql["insert_observation"], [row for each in wave for row in each.observed])
         if claiming := [each for each in wave if each.source.claims]:
             self._write_claims(connection, claiming)
 

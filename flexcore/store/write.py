@@ -9,6 +9,7 @@ from typing import NewType, Protocol
 from flexcore.model.changes import HistoryEntry
 from flexcore.model.execution import ExecutionHeader, ScopeState, StepState
 from flexcore.model.ids import ExecutionId, StepPath
+from flexcore.model.observation import Observation
 from flexcore.model.pools import PoolUse
 from flexcore.model.values import JSON, Payload
 
@@ -75,6 +76,7 @@ class ChangeSet:
     cache: tuple[CacheEntry, ...] = ()
     start_key: IdempotencyKey | None = None
     claims: tuple[ClaimChange, ...] = ()  # what changes of the places that `header` and `steps` hold and wait for
+    observations: tuple[Observation, ...] = ()  # how the attempts went that end here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

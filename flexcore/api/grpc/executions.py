@@ -106,7 +106,7 @@ class ExecutionEntrance(ExecutionServiceServicer):
 
     async def ExplainStep(self, request: pb.ExplainStepRequest, context: Context) -> pb.ExplainStepResponse:
         """Say why."""
-        document = await self._control_plane.explain(ExecutionId(request.id), request.path)
+        document = await self._control_plane.explain(ExecutionId(request.id), request.path, request.flips)
         response = pb.ExplainStepResponse()
         fill(response.explanation, document)
         return response

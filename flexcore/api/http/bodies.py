@@ -118,6 +118,7 @@ class ExplainBody(Body):
 
     execution: str
     path: str
+    flips: bool = False
 
 
 async def read(request: Request, model: type[Model]) -> Model:

@@ -107,7 +107,7 @@ async def resume(plane: Plane) -> Response:
 async def explain(request: Request, plane: Plane) -> Response:
     """Say why a step went where it did, or why it waits."""
     body = await read(request, ExplainBody)
-    return answer(await plane.explain(ExecutionId(body.execution), body.path))
+    return answer(await plane.explain(ExecutionId(body.execution), body.path, body.flips))
 
 
 def _log_page(page: LogPage) -> Response:

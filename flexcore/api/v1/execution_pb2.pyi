@@ -229,6 +229,7 @@ class Usage(_message.Message):
     BYTES_IN_FIELD_NUMBER: _builtins.int
     BYTES_OUT_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
     cpu_s: _builtins.float
     """Processor time in seconds."""
@@ -240,6 +241,8 @@ class Usage(_message.Message):
     """Data written."""
     rows: _builtins.int
     """Rows moved."""
+    cost: _builtins.float
+    """What the time on the runtime cost, in the currency of prices; unset where the runtime has no price."""
     @_builtins.property
     def extra(self) -> _json_pb2.Json:
         """Further keys of the document: a JSON object."""
@@ -252,16 +255,19 @@ class Usage(_message.Message):
         bytes_in: _builtins.int | None = ...,
         bytes_out: _builtins.int | None = ...,
         rows: _builtins.int | None = ...,
+        cost: _builtins.float | None = ...,
         extra: _json_pb2.Json | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_in", b"_bytes_in", "_bytes_out", b"_bytes_out", "_cpu_s", b"_cpu_s", "_peak_memory_bytes", b"_peak_memory_bytes", "_rows", b"_rows", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "cpu_s", b"cpu_s", "extra", b"extra", "peak_memory_bytes", b"peak_memory_bytes", "rows", b"rows"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_in", b"_bytes_in", "_bytes_out", b"_bytes_out", "_cost", b"_cost", "_cpu_s", b"_cpu_s", "_peak_memory_bytes", b"_peak_memory_bytes", "_rows", b"_rows", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "cost", b"cost", "cpu_s", b"cpu_s", "extra", b"extra", "peak_memory_bytes", b"peak_memory_bytes", "rows", b"rows"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_in", b"_bytes_in", "_bytes_out", b"_bytes_out", "_cpu_s", b"_cpu_s", "_peak_memory_bytes", b"_peak_memory_bytes", "_rows", b"_rows", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "cpu_s", b"cpu_s", "extra", b"extra", "peak_memory_bytes", b"peak_memory_bytes", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_in", b"_bytes_in", "_bytes_out", b"_bytes_out", "_cost", b"_cost", "_cpu_s", b"_cpu_s", "_peak_memory_bytes", b"_peak_memory_bytes", "_rows", b"_rows", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "cost", b"cost", "cpu_s", b"cpu_s", "extra", b"extra", "peak_memory_bytes", b"peak_memory_bytes", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bytes_in: _TypeAlias = _typing.Literal["bytes_in"]  # noqa: Y015
     _WhichOneofArgType__bytes_in: _TypeAlias = _typing.Literal["_bytes_in", b"_bytes_in"]  # noqa: Y015
     _WhichOneofReturnType__bytes_out: _TypeAlias = _typing.Literal["bytes_out"]  # noqa: Y015
     _WhichOneofArgType__bytes_out: _TypeAlias = _typing.Literal["_bytes_out", b"_bytes_out"]  # noqa: Y015
+    _WhichOneofReturnType__cost: _TypeAlias = _typing.Literal["cost"]  # noqa: Y015
+    _WhichOneofArgType__cost: _TypeAlias = _typing.Literal["_cost", b"_cost"]  # noqa: Y015
     _WhichOneofReturnType__cpu_s: _TypeAlias = _typing.Literal["cpu_s"]  # noqa: Y015
     _WhichOneofArgType__cpu_s: _TypeAlias = _typing.Literal["_cpu_s", b"_cpu_s"]  # noqa: Y015
     _WhichOneofReturnType__peak_memory_bytes: _TypeAlias = _typing.Literal["peak_memory_bytes"]  # noqa: Y015
@@ -272,6 +278,8 @@ class Usage(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bytes_in) -> _WhichOneofReturnType__bytes_in | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bytes_out) -> _WhichOneofReturnType__bytes_out | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost) -> _WhichOneofReturnType__cost | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_s) -> _WhichOneofReturnType__cpu_s | None: ...
     @_typing.overload
@@ -1437,19 +1445,23 @@ class ExplainStepRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
+    FLIPS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The execution's id."""
     path: _builtins.str
     """The step's path."""
+    flips: _builtins.bool
+    """Whether to look for the smallest changes that would bring the step elsewhere, as things are now."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         path: _builtins.str = ...,
+        flips: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flips", b"flips", "id", b"id", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from flexcore.common.v1 import json_pb2 as flexcore_dot_common_dot_v1_dot_json__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66lexcore/api/v1/placement.proto\x12\x0f\x66lexcore.api.v1\x1a\x1d\x66lexcore/common/v1/json.proto\"-\n\rInfeasibility\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa6\x01\n\tCandidate\x12\x0f\n\x07runtime\x18\x01 \x01(\t\x12\x10\n\x08\x66\x65\x61sible\x18\x02 \x01(\x08\x12/\n\x07reasons\x18\x03 \x03(\x0b\x32\x1e.flexcore.api.v1.Infeasibility\x12\x12\n\x05score\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\'\n\x05\x65xtra\x18\x0f \x01(\x0b\x32\x18.flexcore.common.v1.JsonB\x08\n\x06_score\"\xae\x02\n\tPlacement\x12\x13\n\x06\x63hosen\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x35\n\x06source\x18\x02 \x01(\x0e\x32 .flexcore.api.v1.PlacementSourceH\x01\x88\x01\x01\x12.\n\ncandidates\x18\x03 \x03(\x0b\x32\x1a.flexcore.api.v1.Candidate\x12\x1e\n\x11rule_would_choose\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x1c\n\x0f\x66\x61llback_reason\x18\x05 \x01(\tH\x03\x88\x01\x01\x12\'\n\x05\x65xtra\x18\x0f \x01(\x0b\x32\x18.flexcore.common.v1.JsonB\t\n\x07_chosenB\t\n\x07_sourceB\x14\n\x12_rule_would_chooseB\x12\n\x10_fallback_reason*\xc8\x01\n\x0fPlacementSource\x12 \n\x1cPLACEMENT_SOURCE_UNSPECIFIED\x10\x00\x12\x1b\n\x17PLACEMENT_SOURCE_PINNED\x10\x01\x12\x19\n\x15PLACEMENT_SOURCE_RULE\x10\x02\x12\x1c\n\x18PLACEMENT_SOURCE_LEARNED\x10\x03\x12\"\n\x1ePLACEMENT_SOURCE_ONLY_FEASIBLE\x10\x04\x12\x19\n\x15PLACEMENT_SOURCE_NONE\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66lexcore/api/v1/placement.proto\x12\x0f\x66lexcore.api.v1\x1a\x1d\x66lexcore/common/v1/json.proto\"-\n\rInfeasibility\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xd4\x01\n\tCandidate\x12\x0f\n\x07runtime\x18\x01 \x01(\t\x12\x10\n\x08\x66\x65\x61sible\x18\x02 \x01(\x08\x12/\n\x07reasons\x18\x03 \x03(\x0b\x32\x1e.flexcore.api.v1.Infeasibility\x12\x12\n\x05score\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12,\n\nprediction\x18\x05 \x01(\x0b\x32\x18.flexcore.common.v1.Json\x12\'\n\x05\x65xtra\x18\x0f \x01(\x0b\x32\x18.flexcore.common.v1.JsonB\x08\n\x06_score\"\xb0\x03\n\tPlacement\x12\x13\n\x06\x63hosen\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x35\n\x06source\x18\x02 \x01(\x0e\x32 .flexcore.api.v1.PlacementSourceH\x01\x88\x01\x01\x12.\n\ncandidates\x18\x03 \x03(\x0b\x32\x1a.flexcore.api.v1.Candidate\x12\x1e\n\x11rule_would_choose\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x1c\n\x0f\x66\x61llback_reason\x18\x05 \x01(\tH\x03\x88\x01\x01\x12\x1b\n\x0e\x65stimated_cost\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12\x13\n\x06policy\x18\x07 \x01(\tH\x05\x88\x01\x01\x12\x13\n\x06margin\x18\x08 \x01(\x01H\x06\x88\x01\x01\x12\x10\n\x08warnings\x18\t \x03(\t\x12\'\n\x05\x65xtra\x18\x0f \x01(\x0b\x32\x18.flexcore.common.v1.JsonB\t\n\x07_chosenB\t\n\x07_sourceB\x14\n\x12_rule_would_chooseB\x12\n\x10_fallback_reasonB\x11\n\x0f_estimated_costB\t\n\x07_policyB\t\n\x07_margin*\xc8\x01\n\x0fPlacementSource\x12 \n\x1cPLACEMENT_SOURCE_UNSPECIFIED\x10\x00\x12\x1b\n\x17PLACEMENT_SOURCE_PINNED\x10\x01\x12\x19\n\x15PLACEMENT_SOURCE_RULE\x10\x02\x12\x1c\n\x18PLACEMENT_SOURCE_LEARNED\x10\x03\x12\"\n\x1ePLACEMENT_SOURCE_ONLY_FEASIBLE\x10\x04\x12\x19\n\x15PLACEMENT_SOURCE_NONE\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'flexcore.api.v1.placement_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PLACEMENTSOURCE']._serialized_start=605
-  _globals['_PLACEMENTSOURCE']._serialized_end=805
+  _globals['_PLACEMENTSOURCE']._serialized_start=781
+  _globals['_PLACEMENTSOURCE']._serialized_end=981
   _globals['_INFEASIBILITY']._serialized_start=83
   _globals['_INFEASIBILITY']._serialized_end=128
   _globals['_CANDIDATE']._serialized_start=131
-  _globals['_CANDIDATE']._serialized_end=297
-  _globals['_PLACEMENT']._serialized_start=300
-  _globals['_PLACEMENT']._serialized_end=602
+  _globals['_CANDIDATE']._serialized_end=343
+  _globals['_PLACEMENT']._serialized_start=346
+  _globals['_PLACEMENT']._serialized_end=778
 # @@protoc_insertion_point(module_scope)

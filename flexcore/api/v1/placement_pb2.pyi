@@ -92,16 +92,21 @@ class Candidate(_message.Message):
     FEASIBLE_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    PREDICTION_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
     runtime: _builtins.str
     """The runtime's name."""
     feasible: _builtins.bool
     """Whether it could run the step."""
     score: _builtins.float
-    """How well it did; unset when nothing was measured."""
+    """How well it did, lower is better; unset when nothing was measured."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Infeasibility]:
         """Why not; empty when feasible."""
+
+    @_builtins.property
+    def prediction(self) -> _json_pb2.Json:
+        """What was expected there: times with their spread, cost, chances, and what all that rests on; a JSON object."""
 
     @_builtins.property
     def extra(self) -> _json_pb2.Json:
@@ -114,11 +119,12 @@ class Candidate(_message.Message):
         feasible: _builtins.bool = ...,
         reasons: _abc.Iterable[Global___Infeasibility] | None = ...,
         score: _builtins.float | None = ...,
+        prediction: _json_pb2.Json | None = ...,
         extra: _json_pb2.Json | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "extra", b"extra", "score", b"score"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "extra", b"extra", "prediction", b"prediction", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "extra", b"extra", "feasible", b"feasible", "reasons", b"reasons", "runtime", b"runtime", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "extra", b"extra", "feasible", b"feasible", "prediction", b"prediction", "reasons", b"reasons", "runtime", b"runtime", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
     _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
@@ -137,6 +143,10 @@ class Placement(_message.Message):
     CANDIDATES_FIELD_NUMBER: _builtins.int
     RULE_WOULD_CHOOSE_FIELD_NUMBER: _builtins.int
     FALLBACK_REASON_FIELD_NUMBER: _builtins.int
+    ESTIMATED_COST_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
     chosen: _builtins.str
     """The runtime; unset when none is feasible now."""
@@ -146,9 +156,19 @@ class Placement(_message.Message):
     """What the rule tables alone say."""
     fallback_reason: _builtins.str
     """Why the choice is another than the rules'."""
+    estimated_cost: _builtins.float
+    """What the choice may cost, in the currency of prices; unset without a price or without experience."""
+    policy: _builtins.str
+    """What placement was after: `balanced`, `rules` and so on."""
+    margin: _builtins.float
+    """How much worse the second best did, as a share of the best."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Every runtime that was looked at, in the order considered."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the author should know although the step was placed."""
 
     @_builtins.property
     def extra(self) -> _json_pb2.Json:
@@ -162,16 +182,26 @@ class Placement(_message.Message):
         candidates: _abc.Iterable[Global___Candidate] | None = ...,
         rule_would_choose: _builtins.str | None = ...,
         fallback_reason: _builtins.str | None = ...,
+        estimated_cost: _builtins.float | None = ...,
+        policy: _builtins.str | None = ...,
+        margin: _builtins.float | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
         extra: _json_pb2.Json | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "_fallback_reason", b"_fallback_reason", "_rule_would_choose", b"_rule_would_choose", "_source", b"_source", "chosen", b"chosen", "extra", b"extra", "fallback_reason", b"fallback_reason", "rule_would_choose", b"rule_would_choose", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "_estimated_cost", b"_estimated_cost", "_fallback_reason", b"_fallback_reason", "_margin", b"_margin", "_policy", b"_policy", "_rule_would_choose", b"_rule_would_choose", "_source", b"_source", "chosen", b"chosen", "estimated_cost", b"estimated_cost", "extra", b"extra", "fallback_reason", b"fallback_reason", "margin", b"margin", "policy", b"policy", "rule_would_choose", b"rule_would_choose", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "_fallback_reason", b"_fallback_reason", "_rule_would_choose", b"_rule_would_choose", "_source", b"_source", "candidates", b"candidates", "chosen", b"chosen", "extra", b"extra", "fallback_reason", b"fallback_reason", "rule_would_choose", b"rule_would_choose", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "_estimated_cost", b"_estimated_cost", "_fallback_reason", b"_fallback_reason", "_margin", b"_margin", "_policy", b"_policy", "_rule_would_choose", b"_rule_would_choose", "_source", b"_source", "candidates", b"candidates", "chosen", b"chosen", "estimated_cost", b"estimated_cost", "extra", b"extra", "fallback_reason", b"fallback_reason", "margin", b"margin", "policy", b"policy", "rule_would_choose", b"rule_would_choose", "source", b"source", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chosen: _TypeAlias = _typing.Literal["chosen"]  # noqa: Y015
     _WhichOneofArgType__chosen: _TypeAlias = _typing.Literal["_chosen", b"_chosen"]  # noqa: Y015
+    _WhichOneofReturnType__estimated_cost: _TypeAlias = _typing.Literal["estimated_cost"]  # noqa: Y015
+    _WhichOneofArgType__estimated_cost: _TypeAlias = _typing.Literal["_estimated_cost", b"_estimated_cost"]  # noqa: Y015
     _WhichOneofReturnType__fallback_reason: _TypeAlias = _typing.Literal["fallback_reason"]  # noqa: Y015
     _WhichOneofArgType__fallback_reason: _TypeAlias = _typing.Literal["_fallback_reason", b"_fallback_reason"]  # noqa: Y015
+    _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
+    _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
+    _WhichOneofReturnType__policy: _TypeAlias = _typing.Literal["policy"]  # noqa: Y015
+    _WhichOneofArgType__policy: _TypeAlias = _typing.Literal["_policy", b"_policy"]  # noqa: Y015
     _WhichOneofReturnType__rule_would_choose: _TypeAlias = _typing.Literal["rule_would_choose"]  # noqa: Y015
     _WhichOneofArgType__rule_would_choose: _TypeAlias = _typing.Literal["_rule_would_choose", b"_rule_would_choose"]  # noqa: Y015
     _WhichOneofReturnType__source: _TypeAlias = _typing.Literal["source"]  # noqa: Y015
@@ -179,7 +209,13 @@ class Placement(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__chosen) -> _WhichOneofReturnType__chosen | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__estimated_cost) -> _WhichOneofReturnType__estimated_cost | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fallback_reason) -> _WhichOneofReturnType__fallback_reason | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin) -> _WhichOneofReturnType__margin | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__policy) -> _WhichOneofReturnType__policy | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rule_would_choose) -> _WhichOneofReturnType__rule_would_choose | None: ...
     @_typing.overload

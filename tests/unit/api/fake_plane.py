@@ -33,11 +33,21 @@ PLACEMENT: Document = {
     "chosen": "local",
     "source": "only-feasible",
     "candidates": [
-        {"runtime": "local", "feasible": True, "reasons": [], "score": None},
-        {"runtime": "k8s", "feasible": False, "reasons": [{"code": "MEM", "reason": "too small"}], "score": 0.5},
+        {"runtime": "local", "feasible": True, "reasons": [], "score": None, "prediction": None},
+        {
+            "runtime": "k8s",
+            "feasible": False,
+            "reasons": [{"code": "MEM", "reason": "too small"}],
+            "score": 0.5,
+            "prediction": {"n": 3, "total": {"p50_s": 1.5}},
+        },
     ],
     "rule_would_choose": "k8s",
     "fallback_reason": "k8s: too small",
+    "estimated_cost": 0.25,
+    "policy": "balanced",
+    "margin": None,
+    "warnings": ["no deadline can be made"],
     "rule": "S4",
 }
 STEP: Document = {
@@ -51,7 +61,14 @@ STEP: Document = {
     "finished_at": None,
     "duration_s": 1.25,
     "phases": {"queue_s": 0.001, "start_s": None, "transfer_in_s": None, "run_s": 1.2, "transfer_out_s": None},
-    "usage": {"cpu_s": 0.3, "peak_memory_bytes": 2**40, "bytes_in": None, "bytes_out": None, "rows": 27004},
+    "usage": {
+        "cpu_s": 0.3,
+        "peak_memory_bytes": 2**40,
+        "bytes_in": None,
+        "bytes_out": None,
+        "rows": 27004,
+        "cost": 0.01,
+    },
     "placement": PLACEMENT,
     "handle": {"version": 1, "name": "fx-abc", "identity": "7", "data": {}},
     "result": {"big": 2**60 + 1, "text": "ü\u0000"},
@@ -84,7 +101,7 @@ EXECUTION: Document = {
     "duration_s": 59.75,
     "durability": "full",
     "steps": [STEP],
-    "usage": {"cpu_s": None, "peak_memory_bytes": None, "bytes_in": None, "bytes_out": None, "rows": 5},
+    "usage": {"cpu_s": None, "peak_memory_bytes": None, "bytes_in": None, "bytes_out": None, "rows": 5, "cost": None},
     "labels": {"team": "a"},
 }
 SUMMARY = {key: EXECUTION[key] for key in EXECUTION if key not in ("steps", "input", "output", "usage", "durability")}
@@ -218,8 +235,8 @@ class FakePlane:
         self._note("resume")
         return [KNOWN, OPEN]
 
-    async def explain(self, id: ExecutionId, path: str) -> Document:
-        self._note("explain", id, path)
+    async def explain(self, id: ExecutionId, path: str, flips: bool = False) -> Document:
+        self._note("explain", id, path, flips)
         return deepcopy({"path": path, "placement": PLACEMENT, "sentences": ["local, because"], "waiting_for": None})
 
     async def runtimes(self) -> Sequence[Document]:

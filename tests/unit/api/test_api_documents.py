@@ -50,14 +50,15 @@ placements = documents(
         documents(
             runtime=texts, feasible=st.booleans(),
             reasons=st.lists(st.fixed_dictionaries({"code": texts, "reason": texts}), max_size=2) | st.lists(texts),
-            score=maybe(st.floats(allow_nan=False)),
+            score=maybe(st.floats(allow_nan=False)), prediction=json_values,
         ), max_size=2,
     ),
-    rule_would_choose=maybe(texts), fallback_reason=maybe(texts),
+    rule_would_choose=maybe(texts), fallback_reason=maybe(texts), estimated_cost=maybe(st.floats(0, 1e9)),
+    policy=maybe(texts), margin=maybe(st.floats(0, 1e9)), warnings=st.lists(texts, max_size=2),
 )  # fmt: skip
 usages = documents(
     cpu_s=maybe(st.floats(0, 1e9)), peak_memory_bytes=maybe(counts), bytes_in=maybe(counts), bytes_out=maybe(counts),
-    rows=maybe(counts),
+    rows=maybe(counts), cost=maybe(st.floats(0, 1e9)),
 )  # fmt: skip
 phases = documents(**{f"{name}_s": maybe(seconds) for name in ("queue", "start", "transfer_in", "run", "transfer_out")})
 steps = documents(

@@ -244,7 +244,7 @@ class FakeControlPlane:
         """Take up what the script left."""
         return [ExecutionId(each) for each in self.unfinished]
 
-    async def explain(self, id: ExecutionId, path: str) -> Document:
+    async def explain(self, id: ExecutionId, path: str, flips: bool = False) -> Document:
         """Explain the one placement."""
         return {"path": path, "placement": PLACEMENT, "sentences": ["because"], "waiting_for": None}
 
