@@ -4,7 +4,10 @@ Those that install plugins or packages take tens of seconds, the others seconds.
 """
 
 import json
+import os
+import shutil
 import sqlite3
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,13 @@ import pytest
 from e2e.cli_session import Session
 
 from flexcore.testing.command import Done
+from flexcore.testing.runtime_ray import end_cluster_of
 
 LIBRARY = Path(__file__).parents[2] / "templates"
 NAMES = sorted(path.parent.name for path in LIBRARY.glob("*/workflow.yaml"))
 _PATIENCE_SECONDS = 240.0  # for installations on a busy machine
+_BOX = ["unshare", "-n" if os.geteuid() == 0 else "-rn", "true"]
+_RAY = 'runtimes: {ray: {type: ray, cluster: local, boxed: true, idle_timeout: 60s, installer: {UV_OFFLINE: "1"}}}'
 
 
 @pytest.fixture
@@ -142,3 +148,52 @@ def test_postgres_replication_moves_only_what_changed(session: Session) -> None:
     assert (first["moved_rows"], first["rows"], first["incremental"]) == (1000, 1000, False)
     # 10 changed, 10 new, and the one that the bookmark names
     assert (second["moved_rows"], second["rows"], second["incremental"]) == (21, 1010, True)
+
+
+def test_ml_training_keeps_the_better_of_two_models(session: Session) -> None:
+    document = succeeded(session, "ml_training")
+
+    best, other = sorted(document["output"]["scores"], key=lambda each: -each["accuracy"])
+    assert best["accuracy"] >= other["accuracy"] > 0.9
+    assert document["output"]["kind"] == best["kind"]
+    model = document["output"]["model"]
+    assert (model["format"], model["step"][:9]) == ("joblib", "train[0].")
+    assert best["rows"] == other["rows"] == 171
+
+
+def test_hybrid_pipeline_trains_on_what_was_extracted_and_forecasts_what_was_held_out(session: Session) -> None:
+    document = succeeded(session, "hybrid_pipeline", "-p", "days=2", "-p", "top=3")
+
+    found = steps(document)
+    assert found["extract"]["result"]["flights"]["rows"] == 27004
+    assert found["train"]["result"]["held_out"] == ["2013-01-30", "2013-01-31"]
+    assert document["output"]["accuracy"]["held_out"] > 0.6  # a coin has 0.5
+    assert len(document["output"]["routes"]) == 3
+    assert document["output"]["forecast"]["format"] == "html"
+    placed = {name: found[name]["runtime"] for name in ("extract", "train", "publish")}
+    assert placed == {"extract": "meltano", "train": "local", "publish": "local"}
+    explained = session.json("execution", "explain", document["id"], "publish")
+    assert "kubernetes is not configured" in explained["placement"]["fallback_reason"]
+
+
+@pytest.mark.campaign
+def test_hybrid_pipeline_comes_to_the_same_on_ray(session: Session) -> None:
+    """Ray is in a network of its own: there packages come from the cache that the first run has filled."""
+    if shutil.which("unshare") is None or subprocess.run(_BOX, capture_output=True, check=False).returncode:
+        pytest.skip("no network namespace can be made")
+    # A home of its own, so that nothing is learned from it.
+    here = succeeded(Session(session.folder, {"FLEXCORE_HOME": "elsewhere"}), "hybrid_pipeline")
+    session.write("flexcore.yaml", _RAY)
+    try:
+        running = session.start("workflow", "execute", "hybrid_pipeline", "--output", "json")
+        there = running.ended(_PATIENCE_SECONDS).document
+    finally:
+        end_cluster_of(session.folder / ".flexcore" / "runtimes" / "ray")
+
+    placed = {each["path"]: each["runtime"] for each in there["steps"] if each["type"] == "python"}
+    assert set(placed.values()) == {"ray"}
+    assert len(placed) == 6
+    for key in ("accuracy", "routes"):
+        assert there["output"][key] == here["output"][key]
+    assert there["output"]["forecast"]["checksum"] == here["output"]["forecast"]["checksum"]
+    assert there["output"]["forecast"]["uri"] != here["output"]["forecast"]["uri"]

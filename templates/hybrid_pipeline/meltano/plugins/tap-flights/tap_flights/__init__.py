@@ -1,0 +1,1 @@
+"""A Singer tap for files whose rows carry an increasing key."""
