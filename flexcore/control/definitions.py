@@ -115,7 +115,8 @@ class Definitions:
         folder = await self._places.find(known.definition, known.projects)
         if known.facts is None:
             known.facts = await asyncio.to_thread(facts_of, known.graph, folder)
-        return Loaded(graph=known.graph, folder=folder, facts=known.facts)
+        files = frozenset(known.definition.files)
+        return Loaded(graph=known.graph, folder=folder, facts=known.facts, files=files)
 
     async def graph(self, workspace: str, name: str, version: str) -> Graph:
         """Give a version to be looked at, without a folder to run in. Raises NotFound."""

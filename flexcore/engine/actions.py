@@ -74,7 +74,7 @@ class Performer:
         """Do one thing. Returns at once; what takes time goes on beside."""
         match action:
             case StartAttempt(path=path):
-                self._start(live, live.state.steps[path])
+                self._start(live, live.state.steps[path], fresh=True)
             case EndAttempt(path=path):
                 self._end(live, live.state.steps[path])
             case ForgetAttempt(path=path):
@@ -95,7 +95,7 @@ class Performer:
         elif step.in_flight and step.ending is not None:
             self._end(live, step)  # and not started: it may never have begun
         elif step.in_flight and step.due_at is None:
-            self._start(live, step)
+            self._start(live, step, fresh=False)
 
     def end_all(self, live: Live, state: ExecutionState) -> None:
         """End everything that was under way in an execution that is given up."""
@@ -107,7 +107,7 @@ class Performer:
 
     # --- attempts
 
-    def _start(self, live: Live, state: StepState) -> None:
+    def _start(self, live: Live, state: StepState, *, fresh: bool) -> None:
         key = (state.path, state.attempt)
         if key in live.attempts or state.status.is_terminal:
             return
@@ -116,6 +116,8 @@ class Performer:
             state=state,
             step=live.loaded.graph.step(state.path),
             folder=live.loaded.folder,
+            files=live.loaded.files,
+            fresh=fresh,
         )
         task = self._spawn(self._driver.drive(attempt, lambda event: self._post(live, event)))
         live.attempts[key] = task

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from flexcore.engine.ports import Clock, Logs, Observer, Runtimes, Secrets
+from flexcore.engine.whole_characters import WholeCharacters
 from flexcore.engine.work import AttemptFinished, AttemptSubmitted, AttemptUnavailable, Event
 from flexcore.model.errors import Fenced, FlexCoreError, NotFound, RuntimeUnavailable, Unavailable
 from flexcore.model.execution import ExecutionHeader, Phase, SecretText, StepState
@@ -42,6 +43,7 @@ from flexcore.security.secrets import RedactingStream, Redactor
 _log = structlog.get_logger(__name__)
 
 _LONGEST_TEXT = 16 * 1024
+_BACKSTOP_AFTER = timedelta(seconds=3)
 _PLAIN = Redactor(())
 
 
@@ -53,6 +55,8 @@ class Attempt:
     state: StepState
     step: Step
     folder: Path  # of the version's files
+    files: frozenset[str] | None = None
+    fresh: bool = False  # whether its dispatch was committed by this process, just now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,19 +155,26 @@ class Driver:
             workflow=header.workflow,
             workspace=header.workspace,
             folder=attempt.folder,
+            files=attempt.files,
             env=state.env,
             secrets=secrets,
             labels=header.labels,
             deadline=self._deadline(attempt),
             grace=self.grace,
             handle=state.handle,
+            fresh=attempt.fresh and state.handle is None and not state.spent.get("postponed"),
             log_offsets=offsets,
         )
 
     def _deadline(self, attempt: Attempt) -> datetime | None:
-        """Give the runtime's backstop; before the clock of the step runs, as if it began now."""
+        """Give the runtime's backstop; before the clock of the step runs, as if it began now.
+
+        It comes after the limit, so that whoever watches decides, and says the same on every runtime.
+        """
         timeout = attempt.step.timeout
-        return attempt.state.expires_at or (self.now() + timeout if timeout is not None else None)
+        if timeout is None:
+            return None
+        return (attempt.state.expires_at or self.now() + timeout) + _BACKSTOP_AFTER
 
     async def _parameters(self, state: StepState) -> tuple[Mapping[str, JSON], tuple[str, ...]] | Failure:
         value = state.parameters.value
@@ -209,11 +220,12 @@ class _LogSink:
     redactor: Redactor | None
     streams: dict[LogStream, RedactingStream] = field(default_factory=dict)
     positions: dict[LogStream, int] = field(default_factory=dict)
+    whole: dict[LogStream, WholeCharacters] = field(default_factory=dict)
 
     async def take(self, chunk: LogChunk) -> None:
         """Keep a chunk, or as much of it as surely holds no part of a secret."""
         if self.redactor is None:
-            await self._keep(chunk.stream, chunk.offset, chunk.data)
+            await self._keep_whole(chunk.stream, chunk.offset, chunk.data)
             return
         stream = self.streams.get(chunk.stream)
         if stream is None:
@@ -225,12 +237,20 @@ class _LogSink:
         """Keep what was held back."""
         for name, stream in self.streams.items():
             await self._advance(name, stream.flush())
+        for name, whole in self.whole.items():
+            for offset, data in whole.flush():
+                await self._keep(name, offset, data)
 
     async def _advance(self, stream: LogStream, data: bytes) -> None:
         if data:
             offset = self.positions[stream]
             self.positions[stream] = offset + len(data)
-            await self._keep(stream, offset, data)
+            await self._keep_whole(stream, offset, data)
+
+    async def _keep_whole(self, stream: LogStream, offset: int, data: bytes) -> None:
+        whole = self.whole.get(stream) or self.whole.setdefault(stream, WholeCharacters())
+        for start, piece in whole.feed(offset, data):
+            await self._keep(stream, start, piece)
 
     async def _keep(self, stream: LogStream, offset: int, data: bytes) -> None:
         header, state = self.attempt.header, self.attempt.state
@@ -243,7 +263,7 @@ def measured(phases: Mapping[Phase, timedelta], took: timedelta) -> Mapping[Phas
 
     It is the way to the work and back: part of the start, or of the run where the runtime tells nothing of that.
     """
-    rest = took - sum(phases.values(), timedelta())
+    rest = took - sum(phases.values(), timedelta()) if phases else took
     if rest <= timedelta():
         return phases
     phase = Phase.START if Phase.RUN in phases else Phase.RUN

@@ -25,6 +25,7 @@ class Loaded:
     graph: Graph
     folder: Path
     facts: Mapping[StepId, Facts] = field(default_factory=dict)  # what the code of steps tells placement
+    files: frozenset[str] | None = None  # their names; None: all that lie in the folder
 
 
 class Definitions(Protocol):

@@ -68,12 +68,14 @@ class ExecutionRequest:
     workflow: str = ""
     workspace: str = "default"
     folder: Path = Path()
+    files: frozenset[str] | None = None  # in `folder`, those of the version; None: all. The rest is the author's own
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     deadline: datetime | None = None  # the runtime's backstop; the engine's own durable timer decides
     grace: timedelta = timedelta(seconds=30)
     handle: Handle | None = None  # given after a restart: adopt exactly this
+    fresh: bool = False  # nobody has asked for this attempt before: there is nothing of it to be found anywhere
     log_offsets: Mapping[LogStream, int] = field(default_factory=dict)
 
 
