@@ -77,10 +77,11 @@ class Runtime {
       const there = survey.installation === caller.installation ? attempts.all() : [];
       return { pending: there.map((each) => each.name), attempts: Object.fromEntries(there.map((each) => [each.name, each.attempt])) };
     }
-    const names = attempt
-      ? [attempts.nameOf(attempt.attempt)]
-      : attempts.all().filter((each) => each.attempt.execution === execution.execution).map((each) => each.name);
-    if (attempt) tenant.leave(attempt.attempt);
+    const meant = attempt
+      ? [attempt.attempt]
+      : attempts.all().map((each) => each.attempt).filter((each) => each.execution === execution.execution);
+    const names = meant.map((each) => attempts.nameOf(each));
+    for (const each of meant) tenant.leave(each);
     await Promise.all(names.map((each) => attempts.remove(each, milliseconds((attempt ?? execution).grace))));
     return { gone: names };
   }
@@ -114,12 +115,15 @@ class Tenant {
 
   /** Let an attempt in, unless it comes too late; one that it replaces is ended first. */
   async enter({ attempt, token }) {
-    const mark = this.mark(attempt);
-    if (mark && (token < mark.token || attempt.number < mark.number || (attempt.number === mark.number && mark.ended))) {
-      throw new Refusal('fenced', 'the attempt comes too late: a newer one was here, or it was cleaned up');
+    for (;;) {
+      const mark = this.mark(attempt);
+      if (mark && (token < mark.token || attempt.number < mark.number || (attempt.number === mark.number && mark.ended))) {
+        throw new Refusal('fenced', 'the attempt comes too late: a newer one was here, or it was cleaned up');
+      }
+      const older = mark && attempt.number > mark.number && this.attempts.nameOf({ ...attempt, number: mark.number });
+      if (!older || !this.attempts.find(older)) return this.put(attempt, { token, number: attempt.number, ended: false });
+      await this.attempts.remove(older, 0); // meanwhile this one may have been cleaned up: look again
     }
-    if (mark && attempt.number > mark.number) await this.attempts.remove(this.attempts.nameOf({ ...attempt, number: mark.number }), 0);
-    this.put(attempt, { token, number: attempt.number, ended: false });
   }
 
   /** Note that an attempt is cleaned up. */

@@ -43,14 +43,13 @@ from flexcore.sdk.failed_call import error_of_call, target_of
 Answer = TypeVar("Answer")
 
 _MESSAGE_LIMIT_BYTES = -1  # the server bounds what it takes; what it gives is as long as it is
+_KEEPALIVE_MS = (30_000, 20_000)  # when a silent server is asked for a sign of life while following · how long it has
 _OPTIONS = (
     ("grpc.max_receive_message_length", _MESSAGE_LIMIT_BYTES),
     ("grpc.max_send_message_length", _MESSAGE_LIMIT_BYTES),
     ("grpc.max_metadata_size", METADATA_LIMIT_BYTES),
     ("grpc.absolute_max_metadata_size", METADATA_LIMIT_BYTES),
     ("grpc.enable_http_proxy", 0),
-    ("grpc.keepalive_time_ms", 30_000),  # a server that froze is noticed while following
-    ("grpc.keepalive_timeout_ms", 20_000),
 )
 
 
@@ -281,7 +280,7 @@ class Client:
     @property
     def _channel(self) -> grpc.aio.Channel:
         if self._open is None:
-            self._open = grpc.aio.insecure_channel(self._target, options=_OPTIONS)
+            self._open = grpc.aio.insecure_channel(self._target, options=(*_OPTIONS, *_keepalive()))
         return self._open
 
     @property
@@ -311,6 +310,14 @@ def _translated(address: str) -> Iterator[None]:
         yield
     except grpc.aio.AioRpcError as error:
         raise error_of_call(address, error) from error
+
+
+def _keepalive() -> Iterator[tuple[str, int]]:
+    time, timeout = _KEEPALIVE_MS
+    yield "grpc.keepalive_time_ms", time
+    yield "grpc.keepalive_timeout_ms", timeout
+    yield "grpc.http2.ping_timeout_ms", timeout  # without it, gRPC waits a minute, whatever the line above says
+    yield "grpc.http2.max_pings_without_data", 0  # a follower sends none
 
 
 def _request_id() -> str:

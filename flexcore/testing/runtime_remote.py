@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from flexcore.api.remote.hosting import Hosting
 from flexcore.api.remote.server import ServeOptions, bound_server
@@ -20,6 +20,14 @@ from flexcore.testing.factories import runtime_context
 from flexcore.testing.runtime_harness import Behaviour, Harness
 
 TOKEN = "for-tests-on-loopback-only"  # noqa: S105  guards nothing but a test
+
+
+class Inner(Protocol):
+    """What there has to be of a harness to serve what it makes."""
+
+    async def runtime(self, installation: str) -> Runtime:
+        """Make an instance for an installation."""
+        ...
 
 
 class RemoteHarness:
@@ -110,14 +118,14 @@ async def through_the_wire(inner: Harness, plugin: RuntimePlugin, folder: Path) 
 
 
 @asynccontextmanager
-async def served(inner: Harness, folder: Path, **options: Any) -> AsyncIterator[str]:
-    """Serve what a harness makes and give the address; the token is `TOKEN`."""
+async def served(inner: Inner, folder: Path, *, name: bytes = b"examined", **options: Any) -> AsyncIterator[str]:
+    """Serve what a harness makes, and give the address. The token is `TOKEN`; the server is called after `name`."""
     clock, stopping = RealClock(), asyncio.Event()
 
     async def create(installation: str, _folder: Path) -> Runtime:
         return await inner.runtime(installation)
 
-    hosting = Hosting(create, folder, now=clock.now, entropy=lambda: b"0123456789abcdef")
+    hosting = Hosting(create, folder, now=clock.now, entropy=lambda: name)
     given = ServeOptions(verifier=verifier_of(TOKEN), listen="127.0.0.1:0", **options)
     server, address = bound_server(hosting, given, clock.now, stopping)
     await server.start()

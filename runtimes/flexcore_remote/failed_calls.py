@@ -19,7 +19,12 @@ _REASONS: Sequence[tuple[tuple[str, ...], str, str]] = (
         "its name cannot be found",
         "check the spelling of the host",
     ),
-    (("CERTIFICATE_VERIFY_FAILED", "Peer name", "certificate verify"), "its certificate is not trusted", _CERTIFICATE),
+    (
+        ("Hostname Verification", "Peer name"),
+        "its certificate is for another name",
+        "dial the name that is in the certificate, or say it in `server_name`",
+    ),
+    (("CERTIFICATE_VERIFY_FAILED", "certificate verify"), "its certificate is not trusted", _CERTIFICATE),
     (
         ("CERTIFICATE_REQUIRED", "certificate required", "BAD_CERTIFICATE", "UNKNOWN_CA"),
         "it does not accept our certificate",

@@ -1,13 +1,15 @@
 """The files of a workflow as a list of digests, made anew only for what has changed; contents go to servers once."""
 
 import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.runtime.wire.requests import FileEntry
 
 _MOST = 10_000
+_REMEMBERED = 100_000
 _CACHES = {"__pycache__"}
 _NOWHERE = Path()
 
@@ -19,27 +21,41 @@ class WorkflowFiles:
         self._max_bytes = max_file_bytes
         self._digests: dict[Path, tuple[tuple[int, int, int], str]] = {}
 
-    def listed(self, folder: Path) -> tuple[FileEntry, ...] | Failure:
-        """List what a request's folder holds; a failure when it is too much to be brought anywhere."""
+    def listed(self, folder: Path, names: Collection[str] | None) -> tuple[FileEntry, ...] | Failure:
+        """List files of a request's folder by name, or all; a failure when they cannot be brought anywhere.
+
+        An author's own folder holds more than the version: the store of executions, secrets, what runs write.
+        """
         if folder == _NOWHERE:
             return ()
-        entries: list[FileEntry] = []
-        for path in sorted(_below(folder)):
-            if path.stat().st_size > self._max_bytes:
-                return _too_much(f"{path.relative_to(folder)} is larger than {self._max_bytes >> 20} MiB")
-            executable = bool(path.stat().st_mode & 0o100)
-            entries.append(FileEntry(path.relative_to(folder).as_posix(), self._digest(path), executable))
-            if len(entries) > _MOST:
-                return _too_much(f"{folder.name} has more than {_MOST} files")
-        return tuple(entries)
+        paths = sorted(_below(folder) if names is None else (folder / each for each in names))
+        if len(paths) > _MOST:
+            return _failure(f"there are more than {_MOST}")
+        try:
+            entries = []
+            for path in paths:
+                found = path.stat()
+                if found.st_size > self._max_bytes:
+                    return _failure(f"{path.relative_to(folder)} is larger than {self._max_bytes >> 20} MiB")
+                name = path.relative_to(folder).as_posix()
+                entries.append(FileEntry(name, self._digest(path, found), bool(found.st_mode & 0o100)))
+            return tuple(entries)
+        except OSError as error:
+            return _failure(f"{error.filename} cannot be read: {error.strerror}")
 
-    def _digest(self, path: Path) -> str:
-        found = path.stat()
+    def _digest(self, path: Path, found: os.stat_result) -> str:
         state = (found.st_ino, found.st_mtime_ns, found.st_size)
         known = self._digests.get(path)
         if known is None or known[0] != state:
-            known = self._digests[path] = (state, f"sha256-{hashlib.sha256(path.read_bytes()).hexdigest()}")
+            if len(self._digests) >= _REMEMBERED:
+                self._digests.clear()
+            known = self._digests[path] = (state, digest_of(path.read_bytes()))
         return known[1]
+
+
+def digest_of(content: bytes) -> str:
+    """Name a content."""
+    return f"sha256-{hashlib.sha256(content).hexdigest()}"
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -49,7 +65,7 @@ def _below(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _too_much(what: str) -> Failure:
+def _failure(what: str) -> Failure:
     return Failure(
         message=f"the workflow's files cannot be brought to another machine: {what}",
         error_class=ErrorClass.INPUT,

@@ -1,7 +1,7 @@
 """Several servers behind one name: which of them has an attempt, and which gets a new one.
 
 An attempt must never be at two of them. So without a handle all are asked whether they have it, and while one cannot be
-asked, the outcome is unknown: it is not started anywhere else.
+asked, the outcome is unknown: it is not started anywhere else, unless nobody can have started it before.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.ids import AttemptId
 from flexcore.runtime.interface import Capabilities, ExecutionRequest, Health, Resources
 from flexcore_remote.handle import server_of
-from flexcore_remote.server import Introduction, RemoteServer
+from flexcore_remote.server import Introduction, RemoteServer, Standing
 
 Answer = TypeVar("Answer")
 Number = TypeVar("Number", int, float)
@@ -35,7 +35,8 @@ class Fleet:
         if len(self.servers) == 1:
             await self.servers[0].connected()
             return self.servers[0]
-        return await self._having(request.id) or await self._chosen(request)
+        having = None if request.fresh else await self._having(request.id)
+        return having or await self._chosen(request)
 
     async def holding(self, handle: Handle) -> RemoteServer | None:
         """Find the server that a handle is of; None when no server of that id is left."""
@@ -76,22 +77,33 @@ class Fleet:
 
     async def _chosen(self, request: ExecutionRequest) -> RemoteServer | Failure:
         """Choose the least busy of those that can have new work; of equals, each in its turn."""
-        able = [each for each in self.servers if _is_able(await each.connected(), each.tags, request)]
-        if not able:
-            return _unfit(request)
         turn = next(self._turn)
         chosen: list[tuple[int, int, RemoteServer]] = []
         reasons: list[str] = []
-        for number, (server, answer) in enumerate(await self.ask(lambda server: server.standing())):
+        answers = await self.ask(_met)
+        tags = self._tags(request)
+        for number, (server, answer) in enumerate(answers):
             if isinstance(answer, RuntimeUnavailable):
                 reasons.append(answer.message)
-            elif answer.health.state is Health.DOWN:
-                reasons.append(f"{server.address}: {answer.health.reason}")
-            elif server in able:
-                chosen.append((answer.busy, (number - turn) % len(self.servers), server))
-        if not chosen:
-            raise RuntimeUnavailable(f"no server can have the step now: {'; '.join(reasons)}", hint="mend one of them")
-        return min(chosen, key=lambda each: each[:2])[2]
+            elif not _is_able(answer[0].capabilities, server.tags, tags, request):
+                continue
+            elif answer[1].health.state is Health.DOWN:
+                reasons.append(f"{server.address}: {answer[1].health.reason}")
+            else:
+                chosen.append((answer[1].busy, (number - turn) % len(self.servers), server))
+        if chosen:
+            return min(chosen, key=lambda each: each[:2])[2]
+        if not reasons:
+            return _unfit(request)
+        raise RuntimeUnavailable(f"no server can have the step now: {'; '.join(reasons)}", hint="mend one of them")
+
+    def _tags(self, request: ExecutionRequest) -> frozenset[str]:
+        """Give the tags by which servers differ. What none of them has is a tag of the whole runtime: any will do."""
+        wanted, known = frozenset(request.requirements.tags), [each.known for each in self.servers]
+        if None in known:  # the one that was never met may have them
+            return wanted
+        told = [each.capabilities.tags for each in known if each] + [each.tags for each in self.servers]
+        return wanted.intersection(frozenset().union(*told))
 
 
 def merged(found: Sequence[tuple[Capabilities, frozenset[str]]]) -> Capabilities:
@@ -125,9 +137,20 @@ def _largest(limits: Iterable[Number | None]) -> Number | None:
     return max(known) if len(known) == len(given) else None
 
 
-def _is_able(found: Introduction, tags: frozenset[str], request: ExecutionRequest) -> bool:
-    has_tags = set(request.requirements.tags) <= found.capabilities.tags | tags
-    return has_tags and request.kind in found.capabilities.step_kinds
+async def _met(server: RemoteServer) -> tuple[Introduction, Standing]:
+    return await server.connected(), await server.standing()
+
+
+def _is_able(found: Capabilities, own: frozenset[str], tags: frozenset[str], request: ExecutionRequest) -> bool:
+    needs, limits = request.requirements, found.limits
+    pairs = [
+        (needs.cpu, limits.cpu),
+        (needs.memory, limits.memory),
+        (needs.gpu, limits.gpu),
+        (needs.disk, limits.disk),
+    ]
+    is_large = all(need is None or limit is None or need <= limit for need, limit in pairs)
+    return is_large and tags <= found.tags | own and request.kind in found.step_kinds
 
 
 def _raise_first(answers: Sequence[tuple[RemoteServer, object]]) -> None:
@@ -147,7 +170,7 @@ def _gone(handle: Handle) -> Failure:
 def _unfit(request: ExecutionRequest) -> Failure:
     wanted = ", ".join(request.requirements.tags) or "no tags"
     return Failure(
-        message=f"none of the servers runs {request.kind.value} steps with {wanted}",
+        message=f"none of the servers runs {request.kind.value} steps of that size with {wanted}",
         error_class=ErrorClass.INPUT,
         hint="`flexcore runtime capabilities NAME` lists what they can do",
     )

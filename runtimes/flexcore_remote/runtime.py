@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
-from flexcore.model.errors import Fenced, InvalidRequest, RuntimeUnavailable
+from flexcore.model.errors import Fenced, InternalError, InvalidRequest, RuntimeUnavailable
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.ids import external_name
 from flexcore.runtime.interface import (
@@ -31,7 +32,7 @@ from flexcore.runtime.wire.events import event_of
 from flexcore.runtime.wire.requests import FileEntry, execute_message
 from flexcore_remote.config import RemoteConfig
 from flexcore_remote.failed_calls import ConnectionLost
-from flexcore_remote.files import WorkflowFiles
+from flexcore_remote.files import WorkflowFiles, digest_of
 from flexcore_remote.fleet import Fleet, merged
 from flexcore_remote.handle import inner
 from flexcore_remote.reading import Reading, finished, lost
@@ -52,7 +53,7 @@ class RemoteRuntime:
 
     async def execute(self, request: ExecutionRequest) -> AsyncGenerator[ExecutionEvent, None]:
         """Start the attempt at a server, or find it again; closing it detaches."""
-        files = await asyncio.to_thread(self._files.listed, request.folder)
+        files = await self._listed(request)
         server = await self._fleet.for_attempt(request) if not isinstance(files, Failure) else files
         if isinstance(files, Failure) or isinstance(server, Failure):
             yield finished(files if isinstance(files, Failure) else server)  # type: ignore[arg-type]
@@ -65,6 +66,9 @@ class RemoteRuntime:
                     yield event
         except Fenced as error:
             yield lost(error.message)
+        except InternalError:  # whether the server had started it by then, nobody knows
+            await server.cleanup(AttemptScope(id=request.id, grace=request.grace), request.grace)
+            raise
         except InvalidRequest as error:
             if reading.handle is not None or request.handle is not None:
                 raise RuntimeUnavailable(f"server {server.address}: {error.message}", hint=error.hint) from error
@@ -129,14 +133,14 @@ class RemoteRuntime:
             try:
                 async with aclosing(server.execute(message)) as answers:
                     async for answer in answers:
-                        broken = 0
                         if answer.WhichOneof("event") == "missing":
                             uploads += 1
-                            await self._bring(server, reading.request, files, answer, uploads)
+                            files = await self._bring(server, reading.request, files, answer, uploads)
                             break
-                        event = event_of(answer)
+                        event = _event(server, answer)
                         passed = None if event is None else reading.passed(event)
                         if passed is not None:
+                            broken = 0  # what is told once more is no progress
                             yield passed
                         if isinstance(passed, Finished):
                             return
@@ -162,15 +166,23 @@ class RemoteRuntime:
         files: Sequence[FileEntry],
         answer: pb.ExecuteResponse,
         uploads: int,
-    ) -> None:
+    ) -> Sequence[FileEntry]:
+        """Bring what is missing, and list anew: files of a project may change while others use it."""
         if uploads > _UPLOADS:
             raise RuntimeUnavailable(f"server {server.address} does not keep the files that it is sent")
         paths = {each.digest: request.folder / each.path for each in files}
 
-        async def content(digest: str) -> bytes:
-            return await asyncio.to_thread(paths[digest].read_bytes)
+        for digest in answer.missing.digests:
+            content = await asyncio.to_thread(_content, paths[digest]) if digest in paths else None
+            if content is not None and digest_of(content) == digest:
+                await server.upload(digest, content)
+        again = await self._listed(request)
+        if isinstance(again, Failure):
+            raise RuntimeUnavailable(again.message, hint=again.hint)
+        return again
 
-        await server.upload([each for each in answer.missing.digests if each in paths], content)
+    async def _listed(self, request: ExecutionRequest) -> tuple[FileEntry, ...] | Failure:
+        return await asyncio.to_thread(self._files.listed, request.folder, request.files)
 
     def _state(self, answer: Standing | RuntimeUnavailable) -> HealthStatus:
         if isinstance(answer, Standing):
@@ -195,3 +207,21 @@ class RemoteRuntime:
             executions=frozenset().union(*(each.executions for each in reports)),
             retained=frozenset[str]().union(*(each.retained for each in reports)),
         )
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None  # it is gone, which the next listing says
+
+
+def _event(server: RemoteServer, answer: pb.ExecuteResponse) -> ExecutionEvent | None:
+    """Read an event. One that makes no sense leaves the outcome unknown: it is not the step that is wrong."""
+    try:
+        return event_of(answer)
+    except InvalidRequest as error:
+        raise RuntimeUnavailable(
+            f"what server {server.address} tells cannot be read: {error.message}",
+            hint="install versions of FlexCore on both machines that go together",
+        ) from error

@@ -1,6 +1,6 @@
 """One server and the way to it: a connection that notices when it is cut, and the calls, with errors in sentences."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -98,11 +98,10 @@ class RemoteServer:
         request = cleanup_message(scope, self._installation)
         return report_of(await self._answer(self._stub.Cleanup(request, metadata=self._metadata, timeout=limit)))
 
-    async def upload(self, digests: Sequence[str], contents: Callable[[str], Awaitable[bytes]]) -> None:
-        """Bring files, one after the other."""
-        for digest in digests:
-            request = pb.UploadRequest(caller=self._caller, digest=digest, data=await contents(digest))
-            await self._answer(self._stub.Upload(request, metadata=self._metadata, timeout=_UPLOAD_S))
+    async def upload(self, digest: str, data: bytes) -> None:
+        """Bring a file."""
+        request = pb.UploadRequest(caller=self._caller, digest=digest, data=data)
+        await self._answer(self._stub.Upload(request, metadata=self._metadata, timeout=_UPLOAD_S))
 
     async def execute(self, request: pb.ExecuteRequest) -> AsyncGenerator[pb.ExecuteResponse, None]:
         """Read one stream of events; closing it ends the call, and never the work."""

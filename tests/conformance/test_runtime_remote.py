@@ -36,5 +36,7 @@ def asked(check: Check) -> object:
 
 @pytest.mark.parametrize("check", [asked(each) for each in CHECKS])
 async def test_remote_scripted(check: Check, tmp_path: Path) -> None:
-    async with through_the_wire(ScriptedHarness(tmp_path), plugin("remote"), tmp_path / "outer") as harness:
+    inner = ScriptedHarness(tmp_path / "inner")
+    inner.folder.mkdir()
+    async with through_the_wire(inner, plugin("remote"), tmp_path / "outer") as harness:
         await check.examine(harness)

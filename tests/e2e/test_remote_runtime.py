@@ -2,29 +2,24 @@
 
 import asyncio
 import os
-import re
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e.cli_session import Session
 from e2e.embedded import Plane, plane, step_of
+from e2e.remote_site import PATIENCE_S, SERVED, TOKEN, Served, served, write_token
 
 from flexcore.model.ids import ExecutionId, StepPath
-from flexcore.testing.command import Running, Site, until
+from flexcore.testing.network import proxy
 
-TOKEN = "a-token-only-for-these-tests"
-PATIENCE_S = 60.0
-SERVED = "runtimes:\n  local: {type: local}\n"
-# Five seconds until a server that froze or was cut off is noticed; less would be too little for a busy machine.
+# Six seconds until a server that froze or was cut off is noticed; less would be too little for a busy machine.
 USING = """\
 runtimes:
   local: {{type: local}}
-  far: {{type: remote, address: "{address}", token_file: token, keepalive: 1, keepalive_timeout: 2,
+  far: {{type: remote, address: "{address}", token_file: token, keepalive: 1, keepalive_timeout: 3,
         connect_timeout: 2, reconnects: 1}}
 """
 WORK = """\
@@ -40,95 +35,11 @@ output: ${{ results.work }}
 """
 
 
-@dataclass
-class Served:
-    """`flexcore runtime serve`, and what can happen to it."""
-
-    folder: Path
-    running: Running
-    address: str
-
-    def freeze(self) -> None:
-        os.kill(self.running.process.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        os.kill(self.running.process.pid, signal.SIGCONT)
-
-
-@contextmanager
-def served(folder: Path, *options: str, listen: str = "127.0.0.1:0") -> Iterator[Served]:
-    folder.mkdir(exist_ok=True)
-    (folder / "flexcore.yaml").write_text(SERVED)
-    token(folder)
-    running = Site(folder).start("runtime", "serve", "local", "--listen", listen, "--token-file", "token", *options)
-    try:
-        yield Served(folder, running, until(lambda: listening(running), "the server listens", PATIENCE_S))
-    finally:
-        if running.process.poll() is None:
-            os.kill(running.process.pid, signal.SIGCONT)
-            running.process.terminate()
-            assert running.ended(PATIENCE_S).code == 0
-
-
-def token(folder: Path) -> None:
-    (folder / "token").write_text(TOKEN)
-    (folder / "token").chmod(0o600)
-
-
-def listening(running: Running) -> str | None:
-    found = re.search(r"runtime local on (\S+?)[, ]", running.err.read_text())
-    return found[1] if found else None
-
-
-@dataclass
-class Proxy:
-    """A way to the server that can swallow what goes either way, as a firewall that drops packets does."""
-
-    target: str
-    swallows_requests: bool = False
-    swallows_answers: bool = False
-    tasks: set["asyncio.Task[None]"] = field(default_factory=set)
-
-    async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, _, port = self.target.partition(":")
-        there, back = await asyncio.open_connection(host, int(port))
-        ways = [(reader, back, lambda: self.swallows_requests), (there, writer, lambda: self.swallows_answers)]
-        for source, sink, swallows in ways:
-            self.tasks.add(asyncio.create_task(self.pass_on(source, sink, swallows)))
-
-    async def pass_on(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, swallows: Callable[[], bool]
-    ) -> None:
-        try:
-            while data := await source.read(1 << 16):
-                if not swallows():
-                    sink.write(data)
-                    await sink.drain()
-        except ConnectionError:
-            pass
-        finally:
-            sink.close()
-
-
-@asynccontextmanager
-async def proxy(target: str) -> AsyncIterator[tuple[Proxy, str]]:
-    between = Proxy(target)
-    server = await asyncio.start_server(between.connect, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    try:
-        yield between, f"{host}:{port}"
-    finally:
-        server.close()
-        for task in between.tasks:
-            task.cancel()
-        await asyncio.gather(*between.tasks, return_exceptions=True)
-
-
 @asynccontextmanager
 async def control_plane(folder: Path, address: str) -> AsyncIterator[Plane]:
     folder.mkdir(exist_ok=True)
     (folder / "flexcore.yaml").write_text(USING.format(address=address))
-    token(folder)
+    write_token(folder)
     before = Path.cwd()
     os.chdir(folder)  # where `token_file` is looked for
     try:
@@ -222,6 +133,15 @@ async def test_work_outlives_the_server_and_is_found_by_the_next_one(tmp_path: P
 
             with served(tmp_path / "there", listen=server.address):
                 await one_result(opened, id, seen)
+
+
+async def test_only_the_files_of_the_version_travel(server: Served, tmp_path: Path) -> None:
+    step = "{id: work, type: bash, runtime: far, with: {script: 'ls -A; find . -name token'}}"
+    async with control_plane(tmp_path / "here", server.address) as opened:
+        document = await opened.execute(f"name: looks\nsteps: [{step}]\noutput: ${{{{ results.work.stdout }}}}")
+
+    assert (tmp_path / "here" / "token").exists() and (tmp_path / "here" / ".flexcore").exists()
+    assert document["output"] == "tasks.py\n"
 
 
 async def test_a_step_that_is_given_up_while_its_server_is_frozen_is_ended_once_it_thaws(

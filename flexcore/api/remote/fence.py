@@ -2,18 +2,18 @@
 
 Kept in files, written through to the disk before anything is started, so that a call that was sent long ago and comes
 late (from a frozen control plane, out of a queue of the network) starts nothing beside its successor. One process at a
-time uses a folder.
+time uses a folder; its threads take turns. Blocking: it waits for the disk.
 """
 
 import hashlib
-import os
-import tempfile
+import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
+from flexcore.api.remote.durable import PART, write_whole
 from flexcore.model.errors import Fenced, StoreUnavailable
 from flexcore.model.ids import AttemptId, ExecutionId
 from flexcore.runtime.interface import ExecutionRequest
@@ -24,7 +24,7 @@ _DIGITS = 32
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a step: the newest attempt, its token, whether it was cleaned up, and whom it replaces.
 
-    `before` is the number of the attempt that has to be ended before this one begins; 0 when there is none.
+    `before` is the lowest number of those that have to be ended before another attempt begins; 0 when there is none.
     """
 
     token: int
@@ -38,24 +38,28 @@ class Fence:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._turn = threading.Lock()
 
-    def enter(self, request: ExecutionRequest) -> AttemptId | None:
-        """Let an attempt in and note its token; give the one before it, which has to be ended first.
+    def enter(self, request: ExecutionRequest) -> tuple[AttemptId, ...]:
+        """Let an attempt in and note its token; give those before it, which have to be ended first.
 
         Raises Fenced for an attempt that a newer one has replaced, and for one that was cleaned up, unless it comes
         with its handle: then it starts nothing.
         """
-        id, mark = request.id, self._mark(request.id)
-        fresh = Mark(token=request.token, number=id.number) if mark is None else _successor(request, mark)
-        if fresh != mark:
-            self._write(id, fresh)
-        return replace(id, number=fresh.before) if fresh.before else None
+        id = request.id
+        with self._turn:
+            mark = self._mark(id)
+            fresh = Mark(token=request.token, number=id.number) if mark is None else _successor(request, mark)
+            if fresh != mark:
+                self._write(id, fresh)
+        return tuple(replace(id, number=each) for each in range(fresh.before or id.number, id.number))
 
     def settle(self, id: AttemptId) -> None:
-        """Note that the attempt before this one is gone."""
-        mark = self._mark(id)
-        if mark is not None and mark.number == id.number and mark.before:
-            self._write(id, msgspec.structs.replace(mark, before=0))
+        """Note that the attempts before this one are gone."""
+        with self._turn:
+            mark = self._mark(id)
+            if mark is not None and mark.number == id.number and mark.before:
+                self._write(id, msgspec.structs.replace(mark, before=0))
 
     def is_current(self, id: AttemptId) -> bool:
         """Say whether the attempt is the newest of its step, and was not cleaned up."""
@@ -64,22 +68,30 @@ class Fence:
 
     def end(self, id: AttemptId) -> None:
         """Note that an attempt is cleaned up: whoever still asks for it without a handle comes too late."""
-        mark = self._mark(id)
-        if mark is None or id.number >= mark.number:
-            self._write(id, Mark(token=mark.token if mark else 0, number=id.number, ended=True))
+        with self._turn:
+            mark = self._mark(id)
+            if mark is None:
+                self._write(id, Mark(token=0, number=id.number, ended=True))
+            elif id.number >= mark.number:
+                self._write(id, _next(mark, mark.token, id.number, ended=True))
 
     def end_all(self, execution: ExecutionId) -> None:
         """Note the same for what is known of an execution."""
-        for path in self._steps(execution).glob("*.json"):
-            if (mark := _read(path)) is not None and not mark.ended:
-                _put(path, msgspec.structs.replace(mark, ended=True))
+        with self._turn:
+            for path in self._steps(execution).glob("*.json"):
+                if (mark := _read(path)) is not None and not mark.ended:
+                    _put(path, msgspec.structs.replace(mark, ended=True))
 
     def forget(self, before: float) -> None:
-        """Remove the marks of what was cleaned up before a time, in seconds since 1970."""
-        for path in self._folder.glob("*/*.json"):
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime < before and (mark := _read(path)) is not None and mark.ended:
+        """Remove the marks of what was cleaned up before a time, in seconds since 1970, and what writing left half."""
+        with self._turn:
+            for path in [*self._folder.glob(f"*/{PART}*"), *self._folder.glob("*/*.json")]:
+                mark = _read(path) if path.suffix == ".json" else None
+                if path.stat().st_mtime < before and (mark is None or mark.ended):
                     path.unlink()
+            for folder in self._folder.glob("*"):
+                with suppress(OSError):  # most hold marks
+                    folder.rmdir()
 
     def _mark(self, id: AttemptId) -> Mark | None:
         return _read(self._path(id))
@@ -102,10 +114,16 @@ def _successor(request: ExecutionRequest, mark: Mark) -> Mark:
             hint="nothing was started; only the newest attempt counts",
         )
     if number > mark.number:
-        return Mark(token=request.token, number=number, before=0 if mark.ended else mark.number)
+        return _next(mark, request.token, number)
     if mark.ended and request.handle is None:
         raise Fenced(f"attempt {request.id} comes too late: it was cleaned up", hint="nothing was started")
     return msgspec.structs.replace(mark, token=request.token)
+
+
+def _next(mark: Mark, token: int, number: int, *, ended: bool = False) -> Mark:
+    """Go on to an attempt. Those before it are ended once more, also if they are marked: it may be under way."""
+    before = mark.before or (mark.number if number > mark.number else 0)
+    return Mark(token=token, number=number, ended=ended, before=before)
 
 
 def _name(text: str) -> str:
@@ -122,14 +140,7 @@ def _read(path: Path) -> Mark | None:
 
 
 def _put(path: Path, mark: Mark) -> None:
-    """Write whole or not at all, and through to the disk."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(mark))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(fresh).replace(path)
+        write_whole(path, msgspec.json.encode(mark))
     except OSError as error:
         raise StoreUnavailable(f"the token of a step cannot be kept in {path.parent}: {error}") from error

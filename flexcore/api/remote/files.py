@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from flexcore.api.remote.durable import PART, write_whole
 from flexcore.model.errors import InvalidRequest, StoreUnavailable
 from flexcore.runtime.wire.requests import FileEntry
 
 _DIGEST = re.compile(r"sha256-[0-9a-f]{64}")
 _MOST_FILES = 10_000
-_PART = ".new-"
+_SPACE = "has the disk of the server space left, and may the server write to its home folder?"
 
 
 class Shelf:
@@ -41,33 +42,32 @@ class Shelf:
         if hashlib.sha256(data).hexdigest() != target.name.removeprefix("sha256-"):
             raise InvalidRequest(f"the content is not that of {digest}")
         try:
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, fresh = tempfile.mkstemp(dir=target.parent, prefix=_PART)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(fresh).replace(target)
+            write_whole(target, data)
         except OSError as error:
-            raise StoreUnavailable(f"a file cannot be kept: {error}") from error
+            raise StoreUnavailable(f"a file cannot be kept: {error.strerror}", hint=_SPACE) from error
 
     def lay_out(self, files: Sequence[FileEntry], folder: Path) -> None:
         """Make a folder with the files, whole or not at all; one that is there is left as it is."""
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_PART))
         try:
-            for each in files:
-                target = scratch / each.path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(self._path(each.digest), target)
-                target.chmod(0o755 if each.executable else 0o644)
-            scratch.chmod(0o755)
-            if not folder.exists():
-                scratch.rename(folder)
+            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PART))
+            try:
+                self._fill(scratch, files)
+                if not folder.exists():
+                    scratch.rename(folder)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
         except OSError as error:
-            raise StoreUnavailable(f"the workflow's files cannot be laid out: {error}") from error
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            message = f"the workflow's files cannot be laid out: {error.strerror}"
+            raise StoreUnavailable(message, hint=_SPACE) from error
+
+    def _fill(self, folder: Path, files: Sequence[FileEntry]) -> None:
+        for each in files:
+            target = folder / each.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self._path(each.digest), target)
+            target.chmod(0o755 if each.executable else 0o644)
+        folder.chmod(0o755)
 
     def forget(self, before: float) -> None:
         """Remove contents that nobody used since a time, in seconds since 1970."""

@@ -9,14 +9,15 @@ import re
 import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import assert_never
 
+from flexcore.api.remote.durable import PART, write_whole
 from flexcore.api.remote.fence import Fence
 from flexcore.api.remote.files import Shelf
-from flexcore.model.errors import Fenced, InvalidRequest, StoreUnavailable
+from flexcore.model.errors import Fenced, InvalidRequest, RuntimeUnavailable, StoreUnavailable
 from flexcore.model.ids import AttemptId, external_name
 from flexcore.runtime.interface import (
     AttemptScope,
@@ -26,7 +27,9 @@ from flexcore.runtime.interface import (
     ExecutionEvent,
     ExecutionRequest,
     ExecutionScope,
+    Finished,
     Runtime,
+    Submitted,
     Survey,
 )
 from flexcore.runtime.supervised import Closing
@@ -36,6 +39,7 @@ from flexcore.store.locks import HeldLock, is_free
 _INSTALLATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _KEEP = timedelta(days=30)
 _LOOK = timedelta(seconds=0.2)
+_MARGIN = timedelta(seconds=30)  # beyond its grace, until an attempt that is being ended must be gone
 
 Create = Callable[[str, Path], Awaitable[Runtime]]
 """Makes an instance for an installation, which keeps its files in the folder."""
@@ -50,12 +54,13 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class _Tenant:
-    """What belongs to one installation."""
+    """What belongs to one installation. `told` keeps the ends that the runtime itself forgets once it has told them."""
 
     installation: str
     runtime: Runtime
     fence: Fence
     work: Path
+    told: dict[AttemptId, tuple[Submitted, Finished]] = field(default_factory=dict)
 
     def folder(self, id: AttemptId) -> Path:
         return self.work / external_name(self.installation, id)
@@ -77,7 +82,11 @@ class Hosting:
         entropy: Callable[[], bytes],
         data_store: str = "file",
     ) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            hint = "the home folder has to be writable"
+            raise StoreUnavailable(f"{folder} cannot be made: {error.strerror}", hint=hint) from error
         if not is_free(folder / "lock"):
             raise StoreUnavailable(
                 f"another process serves from {folder}", hint="stop it first, or serve another runtime"
@@ -98,15 +107,17 @@ class Hosting:
         """Start or adopt an attempt. Raises Fenced for one that comes too late, and what the runtime raises."""
         tenant = await self._tenant(installation)
         folder = tenant.folder(request.id)
-        if not folder.exists():
+        older = await asyncio.to_thread(tenant.fence.enter, request)
+        if request.handle is None and not folder.exists():
             missing = await asyncio.to_thread(self.shelf.missing, files)
             if missing:
                 yield Missing(missing)
                 return
             await asyncio.to_thread(self.shelf.lay_out, files, folder)
-        older = tenant.fence.enter(request)
-        if older is not None:
-            await self._end_before(tenant, older, request)
+        if older:
+            for each in older:
+                await _end(tenant, each, request.grace)
+            await asyncio.to_thread(tenant.fence.settle, request.id)
         self.busy += 1
         try:
             async with aclosing(_admitted(tenant, replace(request, folder=folder))) as events:
@@ -117,16 +128,19 @@ class Hosting:
 
     async def find(self, installation: str, id: AttemptId) -> bool:
         """Say whether an attempt was started here and not cleaned up."""
-        return (await self._tenant(installation)).fence.is_current(id)
+        return await asyncio.to_thread((await self._tenant(installation)).fence.is_current, id)
 
     async def cleanup(self, installation: str, scope: CleanupScope) -> CleanupReport:
         """End work and remove what it left, also here."""
         tenant = await self._tenant(installation)
         match scope:
             case AttemptScope():
-                tenant.fence.end(scope.id)
+                tenant.told.pop(scope.id, None)
+                await asyncio.to_thread(tenant.fence.end, scope.id)
             case ExecutionScope():
-                tenant.fence.end_all(scope.execution)
+                for each in [id for id in tenant.told if id.execution == scope.execution]:
+                    del tenant.told[each]
+                await asyncio.to_thread(tenant.fence.end_all, scope.execution)
             case Survey():
                 await asyncio.to_thread(self._tidy, tenant)
             case _:
@@ -166,6 +180,7 @@ class Hosting:
         folder = self._folder / "installations" / installation
         runtime = await self._create(installation, folder / "runtime")
         tenant = _Tenant(installation, runtime, Fence(folder / "tokens"), folder / "work")
+        await asyncio.to_thread(_remove, list(tenant.work.glob(f"{PART}*")))
         await asyncio.to_thread(self._tidy, tenant)
         return tenant
 
@@ -174,28 +189,45 @@ class Hosting:
         tenant.fence.forget(before)
         self.shelf.forget(before)
 
-    async def _end_before(self, tenant: _Tenant, older: AttemptId, request: ExecutionRequest) -> None:
-        """End the attempt that a newer one replaces, and wait until it is gone: two of a step never run here."""
-        scope = AttemptScope(id=older, grace=request.grace)
-        while (report := await tenant.runtime.cleanup(scope)).pending:  # noqa: ASYNC110  the runtime sets no event
-            await asyncio.sleep(_LOOK.total_seconds())
-        tenant.fence.settle(request.id)
-        await asyncio.to_thread(_remove, [tenant.work / name for name in report.gone])
-
 
 async def _admitted(tenant: _Tenant, request: ExecutionRequest) -> AsyncGenerator[ExecutionEvent, None]:
-    """Run an attempt that was let in. While it was starting, it may have been cleaned up or replaced."""
-    looked = request.handle is not None
+    """Run an attempt that was let in. Until it is submitted, it may have been cleaned up or replaced."""
+    known = tenant.told.get(request.id)
+    if known is not None and request.handle in (None, known[0].handle):
+        yield replace(known[0], adopted=True)
+        yield known[1]
+        return
+    submitted, transient = request.handle is not None, None
     async with aclosing(tenant.runtime.execute(request)) as events:
         async for event in events:
-            if not looked and not tenant.fence.is_current(request.id):
+            begins = not submitted and not isinstance(event, Finished)
+            if begins and not await asyncio.to_thread(tenant.fence.is_current, request.id):
                 break
-            looked = True
+            if isinstance(event, Submitted):
+                submitted, transient = True, event if event.handle.transient else None
+            elif isinstance(event, Finished) and transient is not None:
+                tenant.told[request.id] = (transient, event)  # first: the stream may break before the caller has it
             yield event
         else:
             return
-    await tenant.runtime.cleanup(AttemptScope(id=request.id, grace=timedelta(0)))
+    await _end(tenant, request.id, timedelta(0))
     raise Fenced(f"attempt {request.id} was cleaned up, or replaced by a newer one, while it was starting")
+
+
+async def _end(tenant: _Tenant, id: AttemptId, grace: timedelta) -> None:
+    """End an attempt and wait until it is gone: two of a step never run here. Raises RuntimeUnavailable."""
+    tenant.told.pop(id, None)
+    scope = AttemptScope(id=id, grace=grace)
+    try:
+        async with asyncio.timeout((grace + _MARGIN).total_seconds()):
+            while (report := await tenant.runtime.cleanup(scope)).pending:  # noqa: ASYNC110  the runtime sets no event
+                await asyncio.sleep(_LOOK.total_seconds())
+    except TimeoutError as error:
+        raise RuntimeUnavailable(f"attempt {id} was told to end for a newer one, and does not") from error
+    if report.unknown:
+        reasons = "; ".join(sorted(set(report.unknown.values())))
+        raise RuntimeUnavailable(f"whether attempt {id} has ended for a newer one is not known: {reasons}")
+    await asyncio.to_thread(_remove, [tenant.work / name for name in report.gone])
 
 
 def _remove(folders: Sequence[Path]) -> None:
@@ -204,8 +236,9 @@ def _remove(folders: Sequence[Path]) -> None:
 
 
 def _server_id(path: Path, entropy: Callable[[], bytes]) -> str:
-    if not path.exists():
-        fresh = path.with_suffix(".new")
-        fresh.write_text(f"srv_{entropy().hex()}")
-        fresh.replace(path)
-    return path.read_text().strip()
+    try:
+        if not path.exists():
+            write_whole(path, f"srv_{entropy().hex()}".encode())
+        return path.read_text().strip()
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be used: {error.strerror}") from error

@@ -1,7 +1,8 @@
 """What happens to an attempt: every event of the interface as a message of the stream."""
 
 from collections.abc import Mapping
-from typing import assert_never
+from enum import StrEnum
+from typing import TypeVar, assert_never
 
 from flexcore.common.documents import document_of, fill
 from flexcore.common.v1 import failure_pb2
@@ -37,6 +38,7 @@ from flexcore.runtime.wire.work import (
 
 _USAGE = ("cpu_s", "peak_memory_bytes", "bytes_in", "bytes_out", "rows")
 _PLAIN = ("name", "message", "step", "hint")
+Word = TypeVar("Word", bound=StrEnum)
 
 
 def event_message(event: ExecutionEvent) -> pb.ExecuteResponse:
@@ -69,7 +71,7 @@ def missing_message(digests: list[str]) -> pb.ExecuteResponse:
 
 
 def event_of(message: pb.ExecuteResponse) -> ExecutionEvent | None:
-    """Read an event; None for what only a newer version knows. Raises InvalidRequest."""
+    """Read an event; None for what only a newer version knows, in whole or by a word. Raises InvalidRequest."""
     try:
         match message.WhichOneof("event"):
             case "submitted":
@@ -77,12 +79,14 @@ def event_of(message: pb.ExecuteResponse) -> ExecutionEvent | None:
                 return Submitted(handle_of(given.handle), given.adopted, given.prepares)
             case "log_chunk":
                 piece = message.log_chunk
-                return LogChunk(LogStream(piece.stream), piece.offset, piece.data)
+                stream = _known(LogStream, piece.stream)
+                return None if stream is None else LogChunk(stream, piece.offset, piece.data)
             case "metric_sample":
                 sample = message.metric_sample
                 return MetricSample(sample.name, sample.value, sample.unit)
             case "phase_entered":
-                return PhaseEntered(Phase(message.phase_entered.phase), moment(message.phase_entered.at))
+                phase = _known(Phase, message.phase_entered.phase)
+                return None if phase is None else PhaseEntered(phase, moment(message.phase_entered.at))
             case "progress":
                 progress = message.progress
                 return Progress(progress.fraction if progress.HasField("fraction") else None, progress.note)
@@ -159,8 +163,14 @@ def _result_of(message: event_pb2.Finished) -> ExecutionResult:
         outcome=outcome,
         artifacts=tuple(_ref_of(each) for each in message.artifacts),
         usage=Usage(**present(message.usage, _USAGE)),
-        phases={Phase(each.phase): span_of(each.span) for each in message.phases},
+        phases={
+            phase: span_of(each.span) for each in message.phases if (phase := _known(Phase, each.phase)) is not None
+        },
     )
+
+
+def _known(words: type[Word], given: str) -> Word | None:
+    return words(given) if given in list(words) else None
 
 
 def _ref_message(ref: Ref) -> event_pb2.Ref:

@@ -2,15 +2,21 @@
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from conftest import Running
+from conftest import TOKEN, Running
 from fake_plane import KNOWN, OPEN, TIME, FakePlane
 
 from flexcore.api.following import follow
 from flexcore.model.errors import StoreUnavailable, Unavailable
+from flexcore.model.requests import WatchEvent
+from flexcore.sdk import client
+from flexcore.sdk.client import Client
+from flexcore.testing.network import proxy
 
 STREAM = f"/api/v1/executions/{KNOWN}/stream"
 
@@ -83,6 +89,25 @@ async def test_nothing_new_is_told_as_nothing() -> None:
     assert await anext(events) is None
     plane.finish.set()
     assert [event async for event in events if event is not None] == []
+
+
+async def test_who_follows_is_told_that_the_server_froze(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_KEEPALIVE_MS", (1000, 1000))
+
+    async def rest(events: AsyncGenerator[WatchEvent, None]) -> None:
+        async for _ in events:
+            pass
+
+    async with (
+        proxy(server.addresses.grpc) as (between, address),
+        Client(address, TOKEN) as sdk,
+        aclosing(sdk.watch(OPEN)) as events,
+    ):
+        await anext(events)
+        between.swallows_requests = between.swallows_answers = True
+
+        with pytest.raises(Unavailable, match="cannot reach server"):
+            await asyncio.wait_for(rest(events), 20)
 
 
 async def test_going_away_closes_the_watch() -> None:

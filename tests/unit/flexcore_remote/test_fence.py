@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexcore.api.remote.fence import Fence
@@ -32,8 +32,24 @@ def test_a_newer_attempt_names_the_one_to_end_until_that_is_settled(tmp_path: Pa
     named = [fence.enter(attempt(2)), fence.enter(attempt(2))]  # the first call broke off before the older one ended
     fence.settle(attempt(2).id)
 
-    assert named == [attempt(1).id] * 2
-    assert fence.enter(attempt(2)) is None
+    assert named == [(attempt(1).id,)] * 2
+    assert fence.enter(attempt(2)) == ()
+
+
+def test_all_that_nobody_saw_the_end_of_are_named(tmp_path: Path) -> None:
+    Fence(tmp_path).enter(attempt(1))
+    Fence(tmp_path).enter(attempt(2))  # the server died before it had ended the first
+
+    assert Fence(tmp_path).enter(attempt(3)) == (attempt(1).id, attempt(2).id)
+
+
+def test_a_cleanup_does_not_hide_what_was_before(tmp_path: Path) -> None:
+    fence = Fence(tmp_path)
+    fence.enter(attempt(1))
+    fence.enter(attempt(2))
+    fence.end(attempt(2).id)
+
+    assert fence.enter(attempt(3)) == (attempt(1).id, attempt(2).id)
 
 
 def test_what_was_cleaned_up_is_not_started_by_a_call_that_comes_late(tmp_path: Path) -> None:
@@ -49,7 +65,7 @@ def test_who_has_the_handle_may_still_ask_what_became_of_it(tmp_path: Path) -> N
     fence.enter(attempt(1))
     fence.end(attempt(1).id)
 
-    assert fence.enter(attempt(1, handle=Handle(1, "fx-a", "x"))) is None
+    assert fence.enter(attempt(1, handle=Handle(1, "fx-a", "x"))) == ()
     assert not fence.is_current(attempt(1).id)
 
 
@@ -58,7 +74,7 @@ def test_steps_do_not_fence_each_other(tmp_path: Path) -> None:
     fence.enter(attempt(5))
     other = replace(attempt(1), id=attempt_id("other"))
 
-    assert fence.enter(other) is None
+    assert fence.enter(other) == ()
     assert fence.is_current(other.id) and fence.is_current(attempt(5).id)
 
 
@@ -81,9 +97,21 @@ def test_only_old_marks_of_what_was_cleaned_up_are_forgotten(tmp_path: Path) -> 
     fence.forget(later)
 
     assert fence.is_current(attempt(1).id)
-    assert fence.enter(ended) is None
+    assert fence.enter(ended) == ()
 
 
+def test_what_a_dead_writer_left_is_forgotten(tmp_path: Path) -> None:
+    fence = Fence(tmp_path)
+    fence.end(attempt(1).id)
+    (folder,) = tmp_path.iterdir()
+    (folder / ".new-half").touch()
+
+    fence.forget(2.0**40)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@settings(max_examples=30)  # every one writes through to the disk
 @given(st.lists(st.tuples(st.sampled_from(["enter", "end"]), st.integers(1, 4)), max_size=12))
 def test_tokens_never_go_back(tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[str, int]]) -> None:
     folder = tmp_path_factory.mktemp("tokens")

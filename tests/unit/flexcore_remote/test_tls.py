@@ -25,8 +25,8 @@ def openssl(folder: Path, *arguments: str) -> None:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
-    for name in ("one", "other"):
-        subject = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    for name, where in (("one", "IP:127.0.0.1"), ("other", "IP:127.0.0.1"), ("named", "DNS:box.example")):
+        subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName={where}", "-days", "2"]
         curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
         openssl(folder, "req", "-x509", *curve, "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.pem", *subject)
     return folder
@@ -55,6 +55,19 @@ async def test_tls_lets_in_who_trusts_the_authority(certificates: Path, tmp_path
     assert right[0] is Health.UP
     assert wrong[0] is Health.DOWN and "its certificate is not trusted" in wrong[1]
     assert plain[0] is Health.DOWN
+
+
+async def test_a_certificate_for_another_name_is_said_and_the_name_can_be_given(
+    certificates: Path, tmp_path: Path
+) -> None:
+    named = certificates / "named.pem"
+    tls = TlsFiles(certificate=named, key=certificates / "named.key")
+    async with served(BashHarness.of(LOCAL, tmp_path / "inner"), tmp_path / "server", tls=tls) as address:
+        plain = await asked(address, tmp_path, ca_file=named)
+        given = await asked(address, tmp_path, ca_file=named, server_name="box.example")
+
+    assert plain[0] is Health.DOWN and "its certificate is for another name" in plain[1]
+    assert given[0] is Health.UP
 
 
 async def test_a_server_may_ask_for_a_certificate(certificates: Path, tmp_path: Path) -> None:

@@ -126,6 +126,19 @@ def test_an_event_of_a_newer_version_is_passed_over() -> None:
     assert event_of(pb.ExecuteResponse()) is None
 
 
+def test_words_of_a_newer_version_are_passed_over() -> None:
+    entered = event_message(PhaseEntered(Phase.RUN, NOW))
+    entered.phase_entered.phase = "teleport"
+    chunk = event_message(LogChunk(LogStream.STDOUT, 0, b"x"))
+    chunk.log_chunk.stream = "stdthoughts"
+    finished = event_message(Finished(RESULT))
+    finished.finished.phases.add(phase="teleport")
+
+    assert event_of(entered) is None
+    assert event_of(chunk) is None
+    assert event_of(finished) == Finished(RESULT)
+
+
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda each: st.lists(each, max_size=3)))
 def test_every_result_arrives_as_it_was(output: object) -> None:
     event = Finished(ExecutionResult(outcome=Succeeded(output)))  # type: ignore[arg-type]
