@@ -196,10 +196,11 @@ _DEFAULT_RUNTIMES: Mapping[str, RuntimeSettings] = MappingProxyType(
     {
         "local": RuntimeSettings(type="local", priority=0),
         "meltano": RuntimeSettings(type="meltano", priority=1),
+        "ray": RuntimeSettings(type="ray", priority=2),  # on this machine, started by the first step that needs it
     }
 )
 
-_PRIORITIES: Mapping[str, int] = MappingProxyType({"ray": 2, "kubernetes": 3})
+_PRIORITIES: Mapping[str, int] = MappingProxyType({"kubernetes": 3})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ new instance finds everything in the cluster. A cluster that cannot be reached i
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 
@@ -27,12 +28,14 @@ from flexcore.runtime.plugin import RuntimeContext
 from flexcore_ray import outcomes
 from flexcore_ray.capacity import Capacity, capacity
 from flexcore_ray.client import AlreadyThere, Dashboard, Job, Refused
-from flexcore_ray.clusters import Cluster
+from flexcore_ray.clusters import Cluster, LocalCluster, RemoteCluster
 from flexcore_ray.config import RayConfig, Scaling
 from flexcore_ray.following import Followed, Following
 from flexcore_ray.handle import SESSION, Label, handle_of, label_of
+from flexcore_ray.removing import Removals
 from flexcore_ray.steps import Step, Submission, marks_of, step_of, submission_of
 
+_NAME = re.compile("fx-[a-z2-7]{32}")  # see `external_name`
 _LOOK_AGAIN_S = 0.1
 _STOP_MARGIN_S = 3.0  # beyond the grace, before a cleanup answers that the end is pending
 _READER_S = 2.0  # how long a removal waits for a reader in this process to have read the end
@@ -41,12 +44,14 @@ _READER_S = 2.0  # how long a removal waits for a reader in this process to have
 class RayAttempts:
     """The attempts of one instance."""
 
-    def __init__(self, config: RayConfig, context: RuntimeContext, cluster: Cluster) -> None:
+    def __init__(self, config: RayConfig, context: RuntimeContext) -> None:
         self.start_latency: timedelta | None = None
         self._config = config
         self._context = context
-        self._cluster = cluster
+        is_local = config.cluster is not None
+        self._cluster: Cluster = LocalCluster(config, context.state_folder) if is_local else RemoteCluster(config)
         self._reading: dict[str, asyncio.Event] = {}
+        self._removals = Removals(self._is_read)
 
     async def execute(self, request: ExecutionRequest) -> AsyncGenerator[ExecutionEvent, None]:
         """Run a step as a job; closing it detaches."""
@@ -70,10 +75,12 @@ class RayAttempts:
                 yield event
 
     async def end(self, attempt: AttemptId, handle: Handle | None, grace: timedelta) -> CleanupReport:
-        """End one attempt, wait until it has ended, and have the cluster forget it."""
+        """End one attempt, wait until it has ended, and begin to have the cluster forget it."""
         name = external_name(self._context.installation, attempt)
         dashboard = await self._cluster.dashboard(start=False)
         job = await dashboard.job(name) if dashboard is not None else None
+        if dashboard is not None and job is not None and job.is_trace:
+            await dashboard.delete(name)
         if dashboard is None or job is None or not self._is_meant(job, handle):
             return CleanupReport(gone=frozenset({name}))
         return await self._end(dashboard, job, grace)
@@ -95,10 +102,19 @@ class RayAttempts:
         dashboard = await self._cluster.dashboard(start=False)
         if dashboard is None or installation != self._context.installation:
             return CleanupReport()
-        ours = await self._ours(dashboard)
+        ours = [(job, label) for job, label in await self._ours(dashboard) if job.id not in self._removals.names]
         return CleanupReport(
             pending=frozenset(job.id for job, _ in ours), attempts={job.id: label.attempt for job, label in ours}
         )
+
+    async def dashboard(self) -> Dashboard | None:
+        """Give the dashboard; None where a local cluster would have to be started first."""
+        return await self._cluster.dashboard(start=False)
+
+    async def close(self) -> None:
+        """Let removals under way finish, and close connections."""
+        await self._removals.close()
+        await self._cluster.close()
 
     # --- finding and submitting
 
@@ -107,6 +123,7 @@ class RayAttempts:
     ) -> tuple[Job, Label, bool] | Failure:
         """Find the attempt's job, or submit it if it never was: look, submit, look again."""
         name = external_name(self._context.installation, request.id)
+        await self._removals.over(name)
         job = await dashboard.job(name)
         if job is not None:
             return self._adopted(job, request)
@@ -130,6 +147,8 @@ class RayAttempts:
         return job, adopted[1], adopted[1].nonce != submission.label.nonce
 
     def _adopted(self, job: Job, request: ExecutionRequest) -> tuple[Job, Label, bool] | Failure:
+        if job.is_trace:
+            return outcomes.lost("it had ended, and the cluster was told to forget it")
         label = label_of(job)
         if label is None or not label.means(request, self._context.installation):
             return outcomes.lost(f"under its name {job.id} there is a job that somebody else submitted")
@@ -198,12 +217,14 @@ class RayAttempts:
             found = await self._stopped(dashboard, job, grace.total_seconds() + _STOP_MARGIN_S)
         if found is not None and not found.is_over:
             return CleanupReport(pending=name)
-        if (reading := self._reading.get(job.id)) is not None:
+        if found is not None:
+            self._removals.begin(dashboard, found, self._context.now())
+        return CleanupReport(gone=name)
+
+    async def _is_read(self, name: str) -> None:
+        if (reading := self._reading.get(name)) is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(reading.wait(), _READER_S)
-        await dashboard.delete(job.id)
-        gone = await dashboard.job(job.id) is None
-        return CleanupReport(gone=name) if gone else CleanupReport(pending=name)
 
     async def _stopped(self, dashboard: Dashboard, job: Job, patience_s: float) -> Job | None:
         """Look until the job is over or patience is; None when it is not there any more."""
@@ -215,9 +236,17 @@ class RayAttempts:
         return found
 
     async def _ours(self, dashboard: Dashboard) -> list[tuple[Job, Label]]:
-        found = [(job, label_of(job)) for job in await dashboard.jobs()]
+        found = [(job, label_of(job)) for job in await self._jobs(dashboard)]
         ours = self._context.installation
         return [(job, label) for job, label in found if label is not None and label.installation == ours]
+
+    async def _jobs(self, dashboard: Dashboard) -> list[Job]:
+        """List the jobs, and delete what is left of names like ours: no work, and nobody can tell whose it was."""
+        jobs = await dashboard.jobs()
+        traces = [job for job in jobs if job.is_trace and _NAME.fullmatch(job.id)]
+        for job in traces:
+            await dashboard.delete(job.id)
+        return [job for job in jobs if not job.is_trace]
 
     def _is_meant(self, job: Job, handle: Handle | None) -> bool:
         """Whether a job under our name is ours to end, and the one that the handle means."""

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from flexcore.model.errors import InternalError, RuntimeUnavailable
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _READ_AGAIN_S = 0.2  # how often the node looks for more of a log that is followed
 _OK, _NOT_FOUND = 200, 404
+_NO_ENTRYPOINT = "Entrypoint not found."  # what Ray writes where it has only a job's name
+_EVENTS, _LAST_EVENTS = "events/event_JOBS.log", 300
 _REFUSED = {
     401: ("asks for a token", "set `token` or `token_file` of the runtime"),
     403: ("refuses the token", "set `token` or `token_file` of the runtime to the token of this cluster"),
@@ -43,6 +46,13 @@ class Job:
     exit_code: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     node: str | None = None
+    entrypoint: str = ""
+    ended_at: datetime | None = None  # by the clock of the cluster
+
+    @property
+    def is_trace(self) -> bool:
+        """Whether it is nothing but a name that Ray wrote down again after the job was deleted: no work, no label."""
+        return self.is_over and not self.metadata and self.entrypoint == _NO_ENTRYPOINT
 
     @property
     def is_over(self) -> bool:
@@ -62,6 +72,8 @@ class Job:
             exit_code=document.get("driver_exit_code"),
             metadata=document.get("metadata") or {},
             node=document.get("driver_node_id"),
+            entrypoint=document.get("entrypoint") or "",
+            ended_at=datetime.fromtimestamp(ended / 1000, UTC) if (ended := document.get("end_time")) else None,
         )
 
 
@@ -150,6 +162,15 @@ class Dashboard:
         """Forget a job that is over."""
         await self._ask("DELETE", f"/api/jobs/{name}", known=(_OK, _NOT_FOUND, 500))
 
+    async def is_done_with(self, name: str) -> bool:
+        """Whether Ray noted lately, on its head, that it looks after a job no more. False where it keeps no notes."""
+        head = next((each for each in await self.nodes() if each.get("is_head_node")), None)
+        if head is None:
+            return False
+        query = {"node_id": str(head["node_id"]), "filename": _EVENTS, "lines": str(_LAST_EVENTS)}
+        answer = await self._send(self._http.build_request("GET", "/api/v0/logs/file", params=query))
+        return answer.status_code == _OK and f"Completed a ray job {name} with" in answer.text
+
     @asynccontextmanager
     async def log(self, job: Job, *, follow: bool) -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
         """Read a job's log from its first byte on, as bytes; with `follow`, for ever."""
@@ -193,6 +214,8 @@ class Dashboard:
         )
 
     async def _send(self, request: "httpx.Request", *, stream: bool = False) -> "httpx.Response":
+        if self._http.is_closed:  # httpx would take that for a mistake of ours; a new cluster may be there by now
+            raise RuntimeUnavailable(f"the connection to the dashboard at {self.address.url} was closed")
         try:
             return await self._http.send(request, stream=stream)
         except self._error as error:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
@@ -21,8 +20,6 @@ import struct
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +29,9 @@ SOCKET = "dashboard.sock"
 _HOST = "127.0.0.1"
 _LOWEST_PORT, _WORKER_PORTS = 1024, range(10002, 20000)  # the second: where Ray refuses to have its own
 _LOOK_S, _KILL_S, _ANSWER_S = 0.2, 15.0, 10.0
-_PR_SET_CHILD_SUBREAPER = 36
+_MOST_SILENCE = 6  # unanswered questions in a row, of ten seconds each: then Ray is broken
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _PORTS = (
     "port",
@@ -48,13 +47,13 @@ _PORTS = (
 _METRICS = ("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT")  # ports that Ray takes from the environment alone
 
 
-def started_at(pid: int) -> int | None:
-    """Say when a process began, in ticks since the machine did; None when it is not there (or has ended)."""
+def started_at(pid: int) -> str | None:
+    """Say when a process began: in which life of the machine, and how many ticks into it; None when it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] == "Z" else int(fields[19])
+    return None if fields[0] == "Z" else f"{_BOOT.read_text().strip()}/{fields[19]}"
 
 
 def kill_marked(marker: str) -> bool:
@@ -83,6 +82,7 @@ class Guardian:
         self.url = f"http://{_HOST}:{self.ports['dashboard-port']}"
         self.busy_at = time.monotonic()
         self.ray = 0
+        self.silent = 0
         self.has_ended = False
         self.is_cleared = False
         self.state = ""
@@ -103,7 +103,7 @@ class Guardian:
             await self.until_idle()
 
     def start(self) -> int:
-        """Start Ray in the foreground of a session of its own."""
+        """Start Ray in the foreground of a session of its own, told to end when the guardian is killed."""
         arguments = [f"--{name}={port}" for name, port in self.ports.items()]
         if self.order["cpus"] is not None:
             arguments.append(f"--num-cpus={self.order['cpus']}")
@@ -121,6 +121,7 @@ class Guardian:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=end_with_the_guardian,  # noqa: PLW1509  there is no other thread yet
             )
         return ray.pid
 
@@ -153,7 +154,10 @@ class Guardian:
                 await asyncio.sleep(pause)
                 continue
             if await asyncio.to_thread(self.has_work):
-                self.busy_at = time.monotonic()
+                if self.silent:
+                    await asyncio.sleep(pause)
+                else:
+                    self.busy_at = time.monotonic()
                 continue
             with locked(self.folder) as held:
                 if held and self.idle_s() >= self.order["idle_s"]:
@@ -169,8 +173,12 @@ class Guardian:
         return time.monotonic() - self.busy_at
 
     def has_work(self) -> bool:
-        """Ask whether there are jobs under way. No answer is none: then Ray is broken, and ended."""
-        jobs = self.ask("/api/jobs/") or []
+        """Ask whether there are jobs under way. A busy machine may be slow to say: only long silence is a no."""
+        jobs = self.ask("/api/jobs/")
+        if jobs is None:
+            self.silent += 1
+            return self.silent < _MOST_SILENCE
+        self.silent = 0
         return any(each.get("status") in ("PENDING", "RUNNING") for each in jobs)
 
     def has_node(self) -> bool:
@@ -181,13 +189,15 @@ class Guardian:
 
     def ask(self, path: str) -> Any:
         """Ask the dashboard; None when it does not answer."""
+        import urllib.request  # here, because the control plane loads this module for what it knows of records alone
+
         headers = {"Authorization": f"Bearer {self.token}"}
         request = urllib.request.Request(self.url + path, headers=headers)  # noqa: S310  our own dashboard
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with direct.open(request, timeout=_ANSWER_S) as answer:
                 return json.load(answer)
-        except (OSError, ValueError, urllib.error.URLError):
+        except (OSError, ValueError):  # an URLError is an OSError
             return None
 
     async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -281,6 +291,13 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def end_with_the_guardian() -> None:
+    """Have this process asked to end when the one that began it dies, however that comes."""
+    import ctypes  # here, because the control plane loads this module for what it knows of records alone
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
 def bring_loopback_up() -> None:
     """Give a new network namespace the one interface it has."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
@@ -314,6 +331,8 @@ def _environment(pid: int) -> list[bytes]:
 
 def main() -> None:
     """Read the order from standard input, leave whoever gave it, and guard."""
+    import ctypes  # here, because the control plane loads this module for what it knows of records alone
+
     order = json.load(sys.stdin)
     if os.fork():
         os._exit(0)

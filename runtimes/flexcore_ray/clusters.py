@@ -6,7 +6,6 @@ comes first starts it while all others wait. It is started by `dashboard(start=T
 
 import asyncio
 import fcntl
-import importlib.util
 import json
 import os
 import secrets
@@ -24,8 +23,9 @@ from typing import Any, Protocol
 from flexcore.model.errors import RuntimeUnavailable
 from flexcore_ray import cluster_main
 from flexcore_ray.client import Address, Dashboard
-from flexcore_ray.cluster_main import LOCK, RAY_LOG, RECORD, TOKEN, USED
+from flexcore_ray.cluster_main import LOCK, RAY_LOG, TOKEN, USED
 from flexcore_ray.config import RayConfig
+from flexcore_ray.machine import FOLDER, RECORD, problem_here
 
 _LOOK_S = 0.05
 _LAST_LINES = 5
@@ -86,7 +86,7 @@ class Record:
     """What the guardian of a local cluster wrote down."""
 
     pid: int
-    start: int
+    start: str
     state: str
     url: str
     socket: str | None
@@ -104,21 +104,25 @@ class LocalCluster:
 
     def __init__(self, config: RayConfig, state_folder: Path) -> None:
         self._config = config
-        self._folder = state_folder.absolute() / "cluster"
+        self._folder = state_folder.absolute() / FOLDER
         self._known: tuple[Record, Dashboard] | None = None
 
     async def dashboard(self, *, start: bool) -> Dashboard | None:
         """Give the dashboard of the cluster that runs; with `start`, of a new one if there is none."""
-        if not start:
-            record = self.record()
-            return await self._of(record) if record is not None else None
-        async with self._locked():
-            (self._folder / USED).touch()
-            record = self.record()
-            if record is None:
-                await asyncio.to_thread(self._clear)
-                record = await self._started()
-        return await self._of(record)
+        try:
+            if not start:
+                record = self.record()
+                return await self._of(record) if record is not None else None
+            async with self._locked():
+                (self._folder / USED).touch()
+                record = self.record()
+                if record is None:
+                    await asyncio.to_thread(self._clear)
+                    record = await self._started()
+            return await self._of(record)
+        except OSError as error:
+            message = f"the folder of the local Ray cannot be used: {error}"
+            raise RuntimeUnavailable(message, hint=f"make room, and make {self._folder} yours and writable") from error
 
     async def close(self) -> None:
         """Close connections; the cluster goes on."""
@@ -131,18 +135,6 @@ class LocalCluster:
         record = self._written()
         return record if record is not None and record.state == "ready" and record.is_alive else None
 
-    def problem(self) -> str:
-        """Say why there can be no local cluster here; "" when there can."""
-        if self._config.interpreter is None and importlib.util.find_spec("ray") is None:
-            return "Ray is not installed: pip install 'flexcore[ray]'"
-        if self._config.interpreter is not None and not shutil.which(self._config.interpreter):
-            return f"the interpreter {self._config.interpreter!r} is not there"
-        if not Path("/proc/self/stat").exists():
-            return f"a local cluster needs Linux with /proc, and this is {sys.platform}"
-        if self._config.boxed and not shutil.which("unshare"):
-            return "a boxed cluster needs the command `unshare`"
-        return ""
-
     async def _of(self, record: Record) -> Dashboard:
         if self._known is None or self._known[0].marker != record.marker:
             await self.close()
@@ -152,8 +144,8 @@ class LocalCluster:
         return self._known[1]
 
     async def _started(self) -> Record:
-        if problem := self.problem():
-            raise RuntimeUnavailable(f"a local Ray cannot be started: {problem}", hint="see `flexcore doctor`")
+        if problem := problem_here(self._config):
+            raise RuntimeUnavailable(problem, hint="see `flexcore doctor`")
         await asyncio.to_thread(self._spawn)
         until = asyncio.get_running_loop().time() + self._config.cluster_start_timeout + 1
         while asyncio.get_running_loop().time() < until:
@@ -170,7 +162,7 @@ class LocalCluster:
     def _spawn(self) -> None:
         """Start the guardian, which leaves us at once."""
         token = self._folder / TOKEN
-        if not token.exists():
+        if not (token.exists() and token.read_text().strip()):
             fresh = token.with_suffix(".new")
             fresh.touch(mode=0o600)
             fresh.write_text(secrets.token_urlsafe(32))
@@ -223,6 +215,8 @@ class LocalCluster:
             return Record(**json.loads((self._folder / RECORD).read_text()))
         except FileNotFoundError:
             return None
+        except (ValueError, TypeError):
+            return None  # the machine went down while it was written: then no cluster is there
 
     def _last_words(self) -> str:
         try:
@@ -234,14 +228,13 @@ class LocalCluster:
     @asynccontextmanager
     async def _locked(self) -> AsyncGenerator[None, None]:
         """Hold the cluster's lock: whoever starts or ends the cluster has it meanwhile."""
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = (self._folder / LOCK).open("a")
-        except OSError as error:
-            message = f"the state folder of the runtime cannot be used: {error}"
-            raise RuntimeUnavailable(message, hint=f"make {self._folder} writable") from error
-        with file:
-            while not _try_lock(file.fileno()):  # noqa: ASYNC110  another process sets no event of ours
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        until = asyncio.get_running_loop().time() + self._config.cluster_start_timeout + _KILL_S
+        with (self._folder / LOCK).open("a") as file:
+            while not _try_lock(file.fileno()):
+                if asyncio.get_running_loop().time() > until:
+                    message = "another process has been starting the local Ray for too long"
+                    raise RuntimeUnavailable(message, hint=f"see which process has {self._folder / LOCK} open")
                 await asyncio.sleep(_LOOK_S)
             yield
 

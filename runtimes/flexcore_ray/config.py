@@ -1,12 +1,14 @@
 """What can be said about an instance of the Ray runtime, and about a `ray` step."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, field_validator, model_validator
 
-from flexcore.runtime.portable.parameters import Scalar, Seconds
+from flexcore.model.workflow import StepKind
+from flexcore.runtime.portable.parameters import BashParameters, PythonParameters, Scalar, Seconds
 
 DASHBOARD_PORT = 8265
 _CLIENT_PORT = 10001  # of Ray Client, which `ray://` addresses name
@@ -25,11 +27,11 @@ class _Strict(BaseModel):
 
 
 class RayConfig(_Strict):
-    """One instance of the runtime: a cluster that is there (`address`), or one that is started here (`cluster`)."""
+    """One instance of the runtime: a cluster that is there (`address`), else one that is started here (`cluster`)."""
 
     address: str | None = Field(None, description="The cluster's dashboard, such as http://head:8265.")
     cluster: str | None = Field(
-        None, pattern="^local$", description="`local` starts a Ray on this machine when needed."
+        None, pattern="^local$", description="`local`, the default without an address: a Ray started here when needed."
     )
     token: SecretStr | None = Field(None, description="For a dashboard with token authentication.")
     token_file: str | None = Field(None, description="A file with that token.")
@@ -61,9 +63,16 @@ class RayConfig(_Strict):
     def _is_a_dashboard(cls, value: str | None) -> str | None:
         return dashboard_of(value) if value is not None else None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _local_if_nowhere(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("address") is None and given.get("cluster") is None:
+            return {**given, "cluster": "local"}
+        return given
+
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if (self.address is None) == (self.cluster is None):
+        if self.address is not None and self.cluster is not None:
             raise ValueError("give `address` (a cluster's dashboard, such as http://head:8265) or `cluster: local`")
         if self.token is not None and self.token_file is not None:
             raise ValueError("give `token` or `token_file`, not both")
@@ -79,6 +88,8 @@ class RayConfig(_Strict):
 
 class RayParameters(_Strict):
     """A `ray` step: a command that the user's own Ray program begins with, from the workflow's folder."""
+
+    model_config = ConfigDict(defer_build=True)  # most commands see no such step
 
     entrypoint: str = Field(min_length=1, description="A shell command, such as `python train.py --epochs 3`.")
     runtime_env: dict[str, JsonValue] = Field(default_factory=dict, description="Ray's own: pip, env_vars, …")
@@ -97,6 +108,18 @@ class RayParameters(_Strict):
         if not isinstance(variables, dict) or not all(isinstance(each, str) for each in variables.values()):
             raise ValueError("`runtime_env.env_vars` is a mapping from names to texts")
         return self
+
+
+PARAMETERS: Mapping[StepKind, type[BaseModel]] = {
+    StepKind.PYTHON: PythonParameters,
+    StepKind.BASH: BashParameters,
+    StepKind.RAY: RayParameters,
+}
+
+
+def data_stores(config: RayConfig) -> frozenset[str]:
+    """Say which kinds of artifact store the nodes can reach."""
+    return frozenset({"file"} if config.sees_files else ()) | frozenset({"s3"} if config.object_store else ())
 
 
 def dashboard_of(address: Any) -> str:

@@ -1,9 +1,8 @@
 """What the entry point `ray` loads."""
 
 from flexcore.runtime.plugin import RuntimePlugin
-from flexcore_ray.config import RayConfig
+from flexcore_ray.config import PARAMETERS, RayConfig
 from flexcore_ray.runtime import RayRuntime
-from flexcore_ray.steps import PARAMETERS
 
 PLUGIN = RuntimePlugin(
     kind="ray",

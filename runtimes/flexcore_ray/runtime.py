@@ -1,10 +1,9 @@
 """The Ray runtime: jobs of a cluster behind the four verbs."""
 
-import os
 from collections.abc import AsyncGenerator
-from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
-from flexcore.model.errors import RuntimeUnavailable
+from flexcore.model.errors import NotFound, RuntimeUnavailable
 from flexcore.runtime.interface import (
     AttemptScope,
     Capabilities,
@@ -21,11 +20,12 @@ from flexcore.runtime.interface import (
 )
 from flexcore.runtime.plugin import RuntimeContext
 from flexcore.runtime.state_folder import problem_with
-from flexcore_ray.attempts import RayAttempts
-from flexcore_ray.client import Dashboard
-from flexcore_ray.clusters import Cluster, LocalCluster, RemoteCluster
-from flexcore_ray.config import RayConfig
-from flexcore_ray.steps import PARAMETERS, data_stores
+from flexcore_ray.config import PARAMETERS, RayConfig, data_stores
+from flexcore_ray.machine import has_record, problem_here, resources_here
+
+if TYPE_CHECKING:
+    from flexcore_ray.attempts import RayAttempts
+    from flexcore_ray.client import Dashboard
 
 _UNSUPPORTED = {
     Feature.LOG_STREAMS: "Ray writes both outputs of a job into one log: everything comes as stdout",
@@ -40,12 +40,14 @@ class RayRuntime:
     """Runs steps as jobs of one cluster."""
 
     def __init__(self, name: str, config: RayConfig, context: RuntimeContext) -> None:
+        """Start nothing. Raises NotFound where a local cluster is wanted and can never be had here."""
         self.name = name
         self._config = config
         self._context = context
-        self._local = LocalCluster(config, context.state_folder) if config.cluster is not None else None
-        self._cluster: Cluster = self._local or RemoteCluster(config)
-        self._attempts = RayAttempts(config, context, self._cluster)
+        self._is_local = config.cluster is not None
+        if self._is_local and (problem := problem_here(config)):
+            raise NotFound(f"runtime {name!r} not available: {problem}", hint="see `flexcore doctor`")
+        self._loaded: RayAttempts | None = None
 
     def execute(self, request: ExecutionRequest) -> AsyncGenerator[ExecutionEvent, None]:
         """Run a step as a job, or follow the job that it is."""
@@ -61,14 +63,14 @@ class RayRuntime:
             state=state,
             reason=reason,
             checked_at=self._context.now(),
-            start_latency=self._attempts.start_latency,
+            start_latency=self._loaded.start_latency if self._loaded is not None else None,
         )
 
     async def capabilities(self) -> Capabilities:
         """Say how large the cluster is now."""
-        dashboard = await self._cluster.dashboard(start=False)
+        dashboard = await self._dashboard()
         if dashboard is None:
-            return self._capable(Resources(cpu=float(self._config.cpus or _cores()), gpu=0.0), {})
+            return self._capable(resources_here(self._config), {})
         size = await self._attempts.capacity(dashboard)
         told = await dashboard.version()
         return self._capable(size.limits, {"ray": told.get("ray_version", "unknown")}, size.tags)
@@ -85,19 +87,34 @@ class RayRuntime:
 
     async def close(self) -> None:
         """Close connections. Jobs go on, and so does a local cluster."""
-        await self._cluster.close()
+        if self._loaded is not None:
+            await self._loaded.close()
+
+    @property
+    def _attempts(self) -> "RayAttempts":
+        if self._loaded is None:
+            # Here, because most commands look at this runtime and do not use it.
+            from flexcore_ray.attempts import RayAttempts
+
+            self._loaded = RayAttempts(self._config, self._context)
+        return self._loaded
+
+    async def _dashboard(self) -> "Dashboard | None":
+        """Give the dashboard; None where a local cluster would have to be started first."""
+        if self._is_local and not has_record(self._context.state_folder):
+            return None
+        return await self._attempts.dashboard()
 
     async def _state(self) -> tuple[Health, str]:
-        dashboard = await self._cluster.dashboard(start=False)
+        dashboard = await self._dashboard()
         if dashboard is not None:
             return await self._answered(dashboard)
-        assert self._local is not None, "a cluster with an address always has a dashboard"
-        problem = self._local.problem() or problem_with(self._context.state_folder)
+        problem = problem_with(self._context.state_folder)
         if problem:
             return Health.DOWN, f"a local Ray cannot be started: {problem}"
         return Health.UP, f"a local Ray will be started when work comes, in about ten seconds; {self._exposure()}"
 
-    async def _answered(self, dashboard: Dashboard) -> tuple[Health, str]:
+    async def _answered(self, dashboard: "Dashboard") -> tuple[Health, str]:
         told = await dashboard.version()
         size = await self._attempts.capacity(dashboard)
         name = f"Ray {told.get('ray_version', '')} at {dashboard.address.url}"
@@ -105,7 +122,7 @@ class RayRuntime:
             return Health.DEGRADED, f"{name} answers, and has no node that is up"
         cpus = sum(each.get("CPU", 0.0) for each in size.nodes)
         grows = ", scales itself" if size.autoscales else ""
-        exposure = f"; {self._exposure()}" if self._local is not None else ""
+        exposure = f"; {self._exposure()}" if self._is_local else ""
         return Health.UP, f"{name}: {len(size.nodes)} node(s), {cpus:g} CPUs{grows}{exposure}"
 
     def _exposure(self) -> str:
@@ -121,17 +138,5 @@ class RayRuntime:
             unsupported=_UNSUPPORTED,
             tags=tags,
             data_stores=data_stores(self._config),
-            versions={**self._installed(), **versions, **_NOTES},
+            versions={**versions, **_NOTES},
         )
-
-    def _installed(self) -> dict[str, str]:
-        if self._local is None:
-            return {}
-        try:
-            return {"ray": version("ray")}
-        except PackageNotFoundError:
-            return {}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

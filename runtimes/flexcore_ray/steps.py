@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.values import JSON
-from flexcore.model.workflow import StepKind
 from flexcore.runtime.interface import ExecutionRequest
 from flexcore.runtime.plugin import RuntimeContext
 from flexcore.runtime.portable.data import DataLinks, step_data
@@ -19,15 +18,10 @@ from flexcore.runtime.portable.delivery import mark_of, to_log
 from flexcore.runtime.portable.parameters import BashParameters, PythonParameters
 from flexcore.runtime.portable.program import Limits, program
 from flexcore_ray.capacity import demand
-from flexcore_ray.config import RayConfig, RayParameters
+from flexcore_ray.config import PARAMETERS, RayConfig, RayParameters, data_stores
 from flexcore_ray.handle import Label
 from flexcore_ray.package import Bundle, bundle, entrypoint, runtime_env
 
-PARAMETERS: Mapping[StepKind, type[BaseModel]] = {
-    StepKind.PYTHON: PythonParameters,
-    StepKind.BASH: BashParameters,
-    StepKind.RAY: RayParameters,
-}
 _STEERING = ("UV_", "PIP_")
 _PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"})
 _FAR_RESOURCES = {"CPU": "entrypoint_num_cpus", "GPU": "entrypoint_num_gpus", "memory": "entrypoint_memory"}
@@ -176,8 +170,3 @@ def _unreachable(
         name="DataUnreachable",
         hint="keep artifacts in an object store, or set `shares_files: true` where the nodes see the same files",
     )
-
-
-def data_stores(config: RayConfig) -> frozenset[str]:
-    """Say which kinds of artifact store the nodes can reach."""
-    return frozenset({"file"} if config.sees_files else ()) | frozenset({"s3"} if config.object_store else ())

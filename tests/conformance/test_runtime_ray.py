@@ -1,15 +1,18 @@
-"""Ray passes the conformance kit: a real single-node cluster in a network of its own, started here and ended here."""
+"""Ray passes the conformance kit, directly and served: a real cluster in a network of its own, which ends with it."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
 from importlib.metadata import entry_points
 
 import pytest
 
 from flexcore.runtime.plugin import RuntimePlugin
 from flexcore.testing.runtime_examination import Patience
+from flexcore.testing.runtime_harness import Harness
 from flexcore.testing.runtime_processes import Subject
 from flexcore.testing.runtime_ray import RayHarness, end_cluster, no_box
+from flexcore.testing.runtime_remote import through_the_wire
 from flexcore.testing.runtime_suite import CHECKS, Check, Finding, Verdict, find
 
 AT_ONCE = 4  # a job waits for processes to start for most of its time
@@ -47,47 +50,99 @@ DEAR = {
 }
 
 
-def plugin() -> RuntimePlugin:
-    """Load the plug-in as the registry does."""
-    (entry,) = entry_points(group="flexcore.runtimes", name="ray")
+# A third of the kit again, through the wire: what the wire carries, and what depends on who is at its other end.
+SERVED = {
+    "success_gives_the_result",
+    "null_is_a_result",
+    "failing_work_is_a_user_failure",
+    "invalid_parameters_start_nothing",
+    "invalid_parameters_are_named",
+    "foreign_kind_is_refused",
+    "environment_arrives",
+    "files_of_the_workflow_are_there",
+    "deadline_ends_work",
+    "log_offsets_have_no_gap",
+    "logs_are_bytes",
+    "logs_are_live",
+    "adoption_repeats_no_log_byte",
+    "adopted_by_name",
+    "stranger_is_not_adopted",
+    "crash_before_submitted_starts_once",
+    "cleanup_asks_before_it_kills",
+    "cleanup_of_the_unknown_is_gone",
+    "cleanup_by_name_alone",
+    "survey_lists_what_runs_here",
+    "submitted_comes_once_and_first",
+    "phases_are_in_order",
+    "capabilities_are_sane",
+    "unsupported_features_have_reasons",
+    "secrets_are_not_shown",
+}
+
+
+def plugin(name: str) -> RuntimePlugin:
+    """Load a plug-in as the registry does."""
+    (entry,) = entry_points(group="flexcore.runtimes", name=name)
     loaded: RuntimePlugin = entry.load()
     return loaded
 
 
 @pytest.fixture(scope="module")
 def of_ray(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Finding]]:
-    """Examine Ray with the checks that were asked for, some at a time, on one cluster."""
+    """Examine Ray with the checks that were asked for, some at a time, on one cluster; give what was found by test."""
     if reason := no_box():
         pytest.skip(f"no network namespace can be made: {reason}")
-    ray, shared = plugin(), tmp_path_factory.mktemp("ray")
+    ray, shared = plugin("ray"), tmp_path_factory.mktemp("ray")
     config = ray.config.model_validate(CONFIG)
-    tests = [each for each in request.session.items if isinstance(each, pytest.Function)]
-    checks = [each.callspec.params["check"] for each in tests if each.originalname == "test_ray"]
+    items = [each for each in request.session.items if isinstance(each, pytest.Function)]
+    tests = [each for each in items if each.module is request.module and "of_ray" in each.fixturenames]
     places = asyncio.Semaphore(AT_ONCE)
 
-    async def found(check: Check) -> Finding:
+    async def found(test: pytest.Function) -> Finding:
+        check = test.callspec.params["check"]
+        assert isinstance(check, Check)
         subject = Subject(plugin=ray, config=config, folder=tmp_path_factory.mktemp(check.name), shared=shared)
-        async with places:
-            return await find(check, RayHarness(subject), Patience(for_work=90))  # others may want the cores too
+        async with places, AsyncExitStack() as around:
+            harness: Harness = RayHarness(subject)
+            if test.originalname == "test_ray_through_the_wire":
+                way = through_the_wire(harness, plugin("remote"), tmp_path_factory.mktemp("wire"))
+                harness = await around.enter_async_context(way)
+            return await find(check, harness, Patience(for_work=90))  # others may want the cores too
 
     async def all_found() -> list[Finding]:
-        return await asyncio.gather(*map(found, checks))
+        return await asyncio.gather(*map(found, tests))
 
     try:
-        yield {each.check.name: each for each in asyncio.run(all_found())}
+        yield dict(zip((each.name for each in tests), asyncio.run(all_found()), strict=True))
     finally:
         end_cluster(shared)
 
 
-def asked(check: Check) -> object:
+def asked(check: Check, *, is_dear: bool) -> object:
     """Leave the dear ones to `-m campaign`."""
-    marks = [pytest.mark.campaign] if check.name in DEAR else []
-    return pytest.param(check, marks=marks, id=check.name)
+    return pytest.param(check, marks=[pytest.mark.campaign] if is_dear else [], id=check.name)
 
 
 @pytest.mark.timeout(600)  # the first one waits for all
-@pytest.mark.parametrize("check", [asked(each) for each in CHECKS])
-def test_ray(check: Check, of_ray: Mapping[str, Finding]) -> None:
-    found = of_ray[check.name]
+@pytest.mark.parametrize("check", [asked(each, is_dear=each.name in DEAR) for each in CHECKS])
+def test_ray(check: Check, of_ray: Mapping[str, Finding], request: pytest.FixtureRequest) -> None:
+    found = of_ray[request.node.name]
 
+    assert found.check is check
     assert found.verdict in (Verdict.PASSED, Verdict.REFUSED), found.seen
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("check", [asked(each, is_dear=each.name not in SERVED) for each in CHECKS])
+def test_ray_through_the_wire(check: Check, of_ray: Mapping[str, Finding], request: pytest.FixtureRequest) -> None:
+    found = of_ray[request.node.name]
+
+    assert found.check is check
+    assert found.verdict in (Verdict.PASSED, Verdict.REFUSED), found.seen
+
+
+def test_the_third_is_one_of_checks_that_there_are() -> None:
+    names = {each.name for each in CHECKS}
+
+    assert not (SERVED | DEAR) - names
+    assert 3 * len(SERVED) >= len(names)

@@ -139,7 +139,7 @@ def test_portable_steps_and_rays_own_run_on_a_ray_that_starts_when_they_come(sit
     site.write("portable.yaml", _PORTABLE)
     site.write("tasks.py", _TASKS)
 
-    done = site.start("workflow", "execute", "portable.yaml", "--output", "json").ended(90)
+    done = site.start("workflow", "execute", "portable.yaml", "--output", "json").ended(180)
 
     assert done.code == 0, done.err
     assert done.document["output"] == [{"said": "hello from a wheel", "letters": 16}, [0, 1, 4, 9]]
@@ -203,7 +203,7 @@ def _request(**changes: object) -> ExecutionRequest:
 
 
 async def _ended(runtime: Runtime, request: ExecutionRequest) -> list[ExecutionEvent]:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(150):  # Ray may have to start first, which is long on a busy machine
         return [event async for event in runtime.execute(request)]
 
 
@@ -269,6 +269,34 @@ async def test_a_job_that_somebody_else_submitted_under_our_name_is_refused(site
     assert report.gone == {name}
     assert there in ("PENDING", "RUNNING")
     assert not (await theirs.cleanup(Survey("them"))).pending
+
+
+async def test_what_ray_writes_down_again_after_a_job_was_deleted_is_removed_and_never_taken_for_work(
+    site: Session,
+) -> None:
+    runtime, request = _runtime(site), _request(id=attempt_id("trace"))
+    (handle,) = (each.handle for each in await _ended(runtime, request) if isinstance(each, Submitted))
+    record = json.loads((_state(site) / "cluster" / "record.json").read_text())
+    headers = {"Authorization": f"Bearer {(_state(site) / 'cluster' / 'token').read_text()}"}
+    transport = httpx.AsyncHTTPTransport(uds=record["socket"])
+    async with httpx.AsyncClient(transport=transport, headers=headers, base_url=record["url"], timeout=20) as client:
+        path = f"/api/jobs/{handle.name}"
+        async with asyncio.timeout(20):
+            while (await client.delete(path)).status_code != 200:  # Ray is told of the end a moment later
+                await asyncio.sleep(0.05)
+            while (await client.get(path)).status_code == 404:
+                await asyncio.sleep(0.05)
+        trace = (await client.get(path)).json()
+
+        found = _failure(await _ended(runtime, request))
+        listed = await runtime.cleanup(Survey("another"))
+        after = (await client.get(path)).status_code
+
+    assert (trace["status"], trace["metadata"]) == ("FAILED", None)
+    assert found.error_class is ErrorClass.LOST
+    assert "forget" in found.message
+    assert handle.name not in listed.pending
+    assert after == 404
 
 
 async def test_a_wrong_token_is_named_in_the_health(site: Session) -> None:

@@ -25,7 +25,7 @@ def test_without_anything_there_are_two_runtimes_and_a_store_in_the_folder(tmp_p
     settings = loaded(tmp_path)
 
     assert settings.store.url == f"sqlite:///{tmp_path}/.flexcore/flexcore.db"
-    assert {name: each.priority for name, each in settings.runtimes.items()} == {"local": 0, "meltano": 1}
+    assert {name: each.priority for name, each in settings.runtimes.items()} == {"local": 0, "meltano": 1, "ray": 2}
 
 
 def test_the_committed_defaults_are_fresh() -> None:

@@ -7,17 +7,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from flexcore_ray import cluster_main
+from flexcore_ray import cluster_main, machine
 from flexcore_ray.clusters import LocalCluster
 from flexcore_ray.config import RayConfig
+from flexcore_ray.plugin import PLUGIN
 
 from flexcore.model.errors import RuntimeUnavailable
+from flexcore.model.placement import ReasonCode
+from flexcore.runtime.registry import Registry, RuntimeSettings
 from flexcore.testing.command import until
+from flexcore.testing.factories import runtime_context
 
 LOCAL = RayConfig.model_validate({"cluster": "local"})
 
 
-def written(folder: Path, pid: int, start: int | None, state: str = "ready") -> LocalCluster:
+def written(folder: Path, pid: int, start: str | None, state: str = "ready") -> LocalCluster:
     """Write the record of a cluster with this guardian."""
     (folder / "cluster").mkdir()
     note = {"pid": pid, "start": start, "state": state, "url": "http://127.0.0.1:1"}
@@ -33,12 +37,46 @@ def test_a_cluster_is_found_by_its_record_while_its_guardian_lives(tmp_path: Pat
     assert record.url == "http://127.0.0.1:1"
 
 
-@pytest.mark.parametrize(("later", "state"), [(1, "ready"), (0, "starting"), (0, "ending"), (0, "failed")])
-def test_a_later_process_of_the_same_number_is_no_guardian(tmp_path: Path, later: int, state: str) -> None:
+@pytest.mark.parametrize(("later", "state"), [("1", "ready"), ("", "starting"), ("", "ending"), ("", "failed")])
+def test_a_later_process_of_the_same_number_is_no_guardian(tmp_path: Path, later: str, state: str) -> None:
     start = cluster_main.started_at(os.getpid())
     assert start is not None
 
     assert written(tmp_path, os.getpid(), start + later, state).record() is None
+
+
+def test_a_process_of_an_earlier_start_of_the_machine_is_no_guardian(tmp_path: Path) -> None:
+    boot, _, ticks = (cluster_main.started_at(os.getpid()) or "").partition("/")
+
+    assert len(boot) == 36
+    assert written(tmp_path, os.getpid(), f"{boot[::-1]}/{ticks}").record() is None
+
+
+@pytest.mark.parametrize("text", ["", '{"pid": 1', '{"pid": 1}'])
+async def test_a_record_that_was_torn_is_no_cluster(tmp_path: Path, text: str) -> None:
+    cluster = written(tmp_path, os.getpid(), cluster_main.started_at(os.getpid()))
+    (tmp_path / "cluster" / "record.json").write_text(text)
+
+    assert await cluster.dashboard(start=False) is None
+
+
+async def test_whoever_waits_for_another_that_starts_the_cluster_does_so_for_a_while(tmp_path: Path) -> None:
+    (tmp_path / "cluster").mkdir()
+    config = RayConfig.model_validate({"cluster": "local", "cluster_start_timeout": 0.1})
+    with cluster_main.locked(tmp_path / "cluster") as held, pytest.MonkeyPatch.context() as patch:
+        assert held
+        patch.setattr("flexcore_ray.clusters._KILL_S", 0.1)
+        with pytest.raises(RuntimeUnavailable, match="another process"):
+            await LocalCluster(config, tmp_path).dashboard(start=True)
+
+
+def test_a_slow_dashboard_is_no_idle_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t")
+    guardian = cluster_main.Guardian({"folder": str(tmp_path), "temp": str(tmp_path)})
+    answers: list[object] = [None, [{"status": "SUCCEEDED"}], *[None] * 6]
+    monkeypatch.setattr(guardian, "ask", lambda path: answers.pop(0))
+
+    assert [guardian.has_work() for _ in range(8)] == [True, False, *[True] * 5, False]
 
 
 async def test_looking_starts_nothing(tmp_path: Path) -> None:
@@ -98,3 +136,42 @@ def test_the_guardian_needs_no_package() -> None:
     )
 
     assert imported.returncode == 0
+
+
+def test_where_ray_cannot_be_had_the_runtime_is_not_there_and_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("flexcore_ray.machine.find_spec", lambda name: None)
+    settings = [RuntimeSettings(name="ray", type="ray")]
+    registry = Registry(settings, runtime_context(tmp_path), plugins={"ray": lambda: PLUGIN})
+
+    registry.check()
+
+    (candidate,) = registry.known_candidates()
+    assert candidate.obstacle is not None
+    assert candidate.obstacle.code is ReasonCode.NOT_CONFIGURED
+    assert "pip install 'flexcore[ray]'" in candidate.obstacle.reason
+
+
+def test_gpus_of_a_machine_are_unknown_until_ray_counts_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "_NVIDIA_DRIVER", tmp_path / "no-driver")
+    without = machine.resources_here(LOCAL)
+    monkeypatch.setattr(machine, "_NVIDIA_DRIVER", tmp_path)
+
+    assert (without.gpu, machine.resources_here(LOCAL).gpu) == (0.0, None)
+
+
+def test_looking_at_a_cluster_that_was_not_started_loads_neither_ray_nor_http(tmp_path: Path) -> None:
+    tried = """
+import asyncio, sys
+from pathlib import Path
+from flexcore.testing.clock import RealClock
+from flexcore.testing.factories import runtime_context
+from flexcore_ray.plugin import PLUGIN
+runtime = PLUGIN.create("ray", PLUGIN.config(), runtime_context(Path(sys.argv[1]), clock=RealClock()))
+asyncio.run(runtime.capabilities())
+print(asyncio.run(runtime.health()).state.value, *sorted({"ray", "httpx", "urllib.request"} & set(sys.modules)))
+"""
+    ran = subprocess.run([sys.executable, "-c", tried, tmp_path], check=True, capture_output=True, text=True)
+
+    assert ran.stdout.split() == ["up"]

@@ -33,7 +33,6 @@ def test_what_is_no_dashboard_is_refused_with_an_example(given: str) -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        {},
         {"address": "http://head:8265", "cluster": "local"},
         {"cluster": "remote"},
         {"cluster": "local", "token": "t"},
@@ -44,6 +43,11 @@ def test_what_is_no_dashboard_is_refused_with_an_example(given: str) -> None:
 def test_an_instance_has_one_place_and_one_token(given: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         RayConfig.model_validate(given)
+
+
+def test_without_an_address_the_cluster_is_one_of_this_machine() -> None:
+    assert RayConfig.model_validate({"cpus": 2}).cluster == "local"
+    assert RayConfig.model_validate({"address": "head"}).cluster is None
 
 
 def test_a_cluster_on_this_machine_sees_its_files_and_another_only_if_it_is_said() -> None:
