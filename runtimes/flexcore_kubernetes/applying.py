@@ -140,10 +140,12 @@ class Applying:
         word = paths.plural(version, kind)
         if word is None:
             listed = (await self._cluster.get(paths.group(version))).get("resources") or []
-            names = [each["name"] for each in listed if each.get("kind") == kind and "/" not in each["name"]]
-            if not names:
+            found = [each for each in listed if each.get("kind") == kind and "/" not in each["name"]]
+            if not found:
                 raise Refused(404, "NotFound", f"there is no kind {kind} in {version}", {})
-            word = names[0]
+            if not found[0].get("namespaced", True):
+                raise Refused(400, "Invalid", f"{paths.title(item)} belongs to no namespace: make it beforehand", {})
+            word = found[0]["name"]
         return f"{paths.collection(version, word, self._config.namespace)}/{item['metadata']['name']}"
 
     async def _waiting(self, objects: Sequence[Object]) -> list[str]:

@@ -21,6 +21,7 @@ from flexcore.runtime.portable.data import VALID, DataLinks, step_data
 from flexcore.runtime.portable.delivery import mark_of
 from flexcore.runtime.portable.parameters import BashParameters, PythonParameters
 from flexcore_kubernetes import identity, outcomes, paths, preflight, refusals, results, steps
+from flexcore_kubernetes.bookmarks import Bookmarks
 from flexcore_kubernetes.cluster import Call, Cluster, Object, Refused
 from flexcore_kubernetes.config import ContainerParameters, KubernetesConfig, KubernetesParameters
 from flexcore_kubernetes.following import Followed, Following
@@ -51,6 +52,7 @@ class Attempts:
         self._cluster = cluster
         self._removal = removal
         self._preflight = Preflight(cluster)
+        self.bookmarks = Bookmarks(context.state_folder / "bookmarks")
         self._watch = SharedWatch(cluster, context.installation, config.resync)
         self._starting: dict[str, set[asyncio.Task[Made | Failure]]] = {}
         self._reading: Counter[str] = Counter()
@@ -237,21 +239,18 @@ class Attempts:
             if report.pending:  # it may start yet: whoever says that it failed would have two of it
                 raise RuntimeUnavailable(f"{name} does not start, and is not gone yet", hint="it is looked at again")
 
-        async def own() -> None:
-            if not made.adopted:
-                await self._own(made.job)
-
         followed = Followed(
             request=request,
             uid=identity.uid_of(made.job),
             name=name,
             mark=mark_of(self._context.installation, request.id, request.token) if is_portable else "",
             data=made.data,
+            bookmarks=self.bookmarks,
             start_timeout=timedelta(seconds=self._config.start_timeout),
             patience=timedelta(seconds=self._config.patience),
             was_ended=lambda: name in self._ended,
             give_up=give_up,
-            own=own,
+            own=lambda: self._own(made.job),
         )
         return Following(self._cluster, self._watch, followed, self._context.now).events(seen)
 

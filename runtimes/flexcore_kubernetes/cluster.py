@@ -167,6 +167,7 @@ class Cluster:
             return self._client
 
     def _connect(self) -> Any:
+        import yaml  # comes with the client
         from kubernetes import client, config  # slow, and not installed everywhere
 
         loaders: Any = config  # without types
@@ -181,6 +182,9 @@ class Cluster:
                     client_configuration=settings,
                     persist_config=False,
                 )
+        except yaml.YAMLError as error:  # its text quotes the file, which holds credentials
+            message = f"runtime '{self.name}' has no way to its cluster: its kubeconfig is not YAML"
+            raise RuntimeUnavailable(message, hint="`kubectl config view` with the same file says where") from error
         except (config.ConfigException, OSError, ValueError, TypeError) as error:
             message = f"runtime '{self.name}' has no way to its cluster: {error}"
             raise RuntimeUnavailable(message, hint="set kubeconfig, context or in_cluster in its settings") from error
@@ -253,7 +257,7 @@ class _Reader:
             self._response = self._cluster.open(self._call)
             if self._stopped.is_set():
                 return
-            while block := self._block():
+            while not self._stopped.is_set() and (block := self._block()):
                 self._give(block)
             self._give(None)
         except Exception as error:  # the shell of the thread: whoever reads gets it
@@ -270,7 +274,8 @@ class _Reader:
         return block
 
     def _give(self, item: bytes | Exception | None) -> None:
-        self._room.acquire()
+        if not self._stopped.is_set():  # once it is, nobody makes room any more
+            self._room.acquire()
         if self._stopped.is_set():
             return
         try:

@@ -5,7 +5,7 @@ What is seen comes from the shared watch. It never decides that work has failed 
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,9 +28,10 @@ from flexcore.runtime.interface import (
 from flexcore.runtime.portable.data import DataLinks
 from flexcore.runtime.portable.ending import EndingInLog
 from flexcore_kubernetes import outcomes, results
+from flexcore_kubernetes.bookmarks import KEPT, SPACING_BYTES, Bookmark, Bookmarks
 from flexcore_kubernetes.cluster import Cluster
 from flexcore_kubernetes.identity import CONTROLLER, uid_of
-from flexcore_kubernetes.logs import Source, follow
+from flexcore_kubernetes.logs import MISSING, Piece, Source, follow
 from flexcore_kubernetes.mirror import Resource
 from flexcore_kubernetes.outcomes import Sight
 from flexcore_kubernetes.paths import jobs, pods
@@ -52,11 +53,21 @@ class Followed:
     name: str
     mark: str
     data: DataLinks
+    bookmarks: Bookmarks
     start_timeout: timedelta
     patience: timedelta  # with a cluster that does not answer
     was_ended: Callable[[], bool]  # by us, in this process
     give_up: Callable[[], Awaitable[None]]  # ends work that does not start
     own: Callable[[], Awaitable[None]]  # ties to the Job what was made for it
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A piece of the log of a pod, and the pods that were read before."""
+
+    piece: Piece
+    pod: str
+    before: tuple[str, ...]
 
 
 class Over(Enum):
@@ -79,10 +90,14 @@ class Following:
         self._time = asyncio.get_running_loop().time
         self._idle_since = self._time()
         self._log_moved_at = 0.0
-        self._blocks: deque[bytes] = deque()
+        self._blocks: deque[_Read] = deque()
         self._room = asyncio.Semaphore(_WAITING_BLOCKS)
         self._log_is_over = False
-        self._position = 0
+        self._known = followed.request.log_offsets.get(LogStream.STDOUT, 0)
+        self._taken = self._position = 0  # bytes of the log, and those of them that are the step's own
+        self._bookmarks: deque[Bookmark] = deque(maxlen=KEPT)
+        self._is_marked = False  # since they were kept last
+        self._resumed: Bookmark | None = None
         self._in_log = EndingInLog(followed.mark) if followed.mark else None
         self._sight: Sight | None = None
         self._runs = False
@@ -112,7 +127,11 @@ class Following:
         while not self._is_done():
             await _woken(seen, _TICK_S)
             self._sight = seen.sight(self._followed.uid) or self._sight
-            for event in (*self._news(), *self._drained()):
+            found = (*self._news(), *self._drained())
+            if self._is_marked and not self._followed.was_ended():  # before anybody stores what they are about
+                self._is_marked = False
+                await asyncio.to_thread(self._followed.bookmarks.keep, self._followed.name, tuple(self._bookmarks))
+            for event in found:
                 yield event
             if self._over is None:
                 self._over = await self._ended(seen)
@@ -123,8 +142,19 @@ class Following:
                 self._given_up = failure
                 return
             self._expect_answers(seen)
+        self._expect_an_ending()
         for event in self._rest():
             yield event
+
+    def _expect_an_ending(self) -> None:
+        """Refuse to judge a step by half of its log: what it told may be in the other half."""
+        if self._log_is_over or self._sight is None or self._in_log is None or self._over is not Over.JOB_ENDED:
+            return
+        if results.is_untold(self._sight, self._in_log):
+            raise RuntimeUnavailable(
+                f"runtime '{self._cluster.name}': {self._followed.name} has ended, and its log cannot be read",
+                hint="its outcome is looked for again later",
+            )
 
     def _is_done(self) -> bool:
         if self._over is None or self._blocks:
@@ -154,20 +184,42 @@ class Following:
 
     def _drained(self) -> Iterator[LogChunk]:
         while self._blocks:
-            raw = self._blocks.popleft()
+            read = self._blocks.popleft()
             self._room.release()
             self._log_moved_at = self._time()
+            if read.piece.has_gap:
+                yield from self._missing()
+            raw = read.piece.content
+            self._taken += len(raw)
             yield from self._chunks(raw if self._in_log is None else self._in_log.feed(raw))
+            self._mark(read)
+
+    def _mark(self, read: _Read) -> None:
+        """Remember the place, unless it is within what is not the step's own, or too near to the last one."""
+        last = self._bookmarks[-1].offset + SPACING_BYTES if self._bookmarks else 0
+        if read.piece.reached is None or self._taken != self._position or self._position < last:
+            return
+        place = Bookmark(offset=self._position, pod=read.pod, reached=read.piece.reached, before=read.before)
+        self._bookmarks.append(place)
+        self._is_marked = True
 
     def _rest(self) -> Iterator[LogChunk]:
+        """Give what was held back, and say what is known to be missing."""
         if self._in_log is not None:
             yield from self._chunks(self._in_log.rest())
+        if self._over is Over.JOB_ENDED and (self._position < self._known or not self._log_is_over):
+            yield from self._missing()
+
+    def _missing(self) -> Iterator[LogChunk]:
+        """Say in the log that there is a gap, behind what is known: how much is missing cannot be told."""
+        self._taken += max(0, self._known - self._position) + len(MISSING)
+        self._position = max(self._position, self._known)
+        yield from self._chunks(MISSING)
 
     def _chunks(self, data: bytes) -> Iterator[LogChunk]:
         """Give what the control plane does not have yet."""
-        known = self._followed.request.log_offsets.get(LogStream.STDOUT, 0)
         begin, self._position = self._position, self._position + len(data)
-        new = data[max(0, known - begin) :]
+        new = data[max(0, self._known - begin) :]
         if new:
             yield LogChunk(LogStream.STDOUT, self._position - len(new), new)
 
@@ -220,31 +272,42 @@ class Following:
         return results.of_portable(self._sight, request, self._in_log, self._followed.data)
 
     async def _read_log(self) -> None:
-        """Read the logs of the Job's pods one after the other, in the order of their creation."""
-        done: set[str] = set()
+        """Read the logs of the Job's pods one after the other, from where an earlier reading had come to."""
+        done: list[str] = []
+        if self._known:
+            found = await asyncio.to_thread(self._followed.bookmarks.find, self._followed.name, self._known)
+            if found is not None:
+                self._resumed, self._taken, self._position = found, found.offset, found.offset
+                self._bookmarks.append(found)
+                done.extend(found.before)
         try:
             async with self._watch.subscribed(self._followed.name) as seen:
                 self._wake_log = seen.changed.set
                 await self._followed.own()
                 while (pod := await self._next_pod(seen, done)) is not None:
-                    await self._read_pod(seen, *pod)
-                    done.add(pod[0])
+                    await self._read_pod(seen, *pod, tuple(done))
+                    done.append(pod[0])
         finally:
             self._log_is_over = True
             self._wake()
 
-    async def _next_pod(self, seen: Subscription, done: set[str]) -> tuple[str, str] | None:
-        """Wait for a pod that has a log, and give its uid and name; None when there will be no more."""
+    async def _next_pod(self, seen: Subscription, done: Sequence[str]) -> tuple[str, str] | None:
+        """Wait for a pod that has a log, and give its uid and name; None when there will be no more.
+
+        They come in the order of their creation, but for the one in which an earlier reading had come to its place.
+        """
+        first = "" if self._resumed is None else self._resumed.pod
         while True:
             sight = seen.sight(self._followed.uid)
-            for pod in () if sight is None else sight.pods:
+            pods = () if sight is None else sorted(sight.pods, key=lambda each: uid_of(each) != first)
+            for pod in pods:
                 if uid_of(pod) not in done and sight is not None and outcomes.has_log(pod, sight.main):
                     return uid_of(pod), pod["metadata"]["name"]
             if self._over is not None:
                 return None
             await _woken(seen, _TICK_S)
 
-    async def _read_pod(self, seen: Subscription, uid: str, name: str) -> None:
+    async def _read_pod(self, seen: Subscription, uid: str, name: str, before: tuple[str, ...]) -> None:
         def has_ended() -> bool:
             sight = seen.sight(self._followed.uid)
             there = () if sight is None else sight.pods
@@ -256,11 +319,12 @@ class Following:
 
         sight = seen.sight(self._followed.uid)
         container = "" if sight is None else sight.main
-        source = Source(name, container, has_ended, pause)
-        async with aclosing(follow(self._cluster, source)) as blocks:
-            async for block in blocks:
+        reached = None if self._resumed is None or self._resumed.pod != uid else self._resumed.reached
+        source = Source(name, container, has_ended, pause, reached)
+        async with aclosing(follow(self._cluster, source)) as pieces:
+            async for piece in pieces:
                 await self._room.acquire()
-                self._blocks.append(block)
+                self._blocks.append(_Read(piece, uid, before))
                 self._wake()
 
 

@@ -15,6 +15,7 @@ from flexcore.model.ids import external_name
 from flexcore.model.values import canonical, digest
 from flexcore.model.workflow import Requirements
 from flexcore.runtime.interface import ExecutionRequest
+from flexcore.runtime.portable.program import ORDER_VARIABLE, WHEELS_VARIABLE
 from flexcore_kubernetes import identity
 from flexcore_kubernetes.config import ContainerParameters, KubernetesConfig, Mount
 
@@ -31,14 +32,24 @@ LONGEST_TEXT_BYTES = 128 << 10
 _LAST_RESORT_S = 120
 
 _UNPACK = f"""\
-import io, json, os, sys, tarfile, urllib.request
+import io, json, os, sys, tarfile, time, urllib.request
 link = "{ORDER_FOLDER}/{LINK_KEY}"
+def fetched(asked, left):
+    try:
+        request = urllib.request.Request(asked["url"], headers=asked["headers"])
+        return urllib.request.urlopen(request, timeout=60).read()
+    except OSError as error:
+        if left == 0:
+            raise SystemExit("the workflow's files cannot be fetched: %s" % error)
+    time.sleep(1)
+    return fetched(asked, left - 1)
 if os.path.exists(link):
-    asked = json.load(open(link))
-    packed = urllib.request.urlopen(urllib.request.Request(asked["url"], headers=asked["headers"])).read()
+    packed = fetched(json.load(open(link)), 4)
 else:
     packed = open("{FILES_FOLDER}/{FILES_KEY}", "rb").read()
-tarfile.open(fileobj=io.BytesIO(packed)).extractall()
+files = tarfile.open(fileobj=io.BytesIO(packed))
+files.extraction_filter = lambda member, path: member  # ours; without, 3.12 and 3.13 warn into the step's log
+files.extractall()
 os.execvp(sys.argv[1], sys.argv[1:])
 """
 
@@ -119,8 +130,10 @@ def portable_work(place: Place, files: bytes | None, secrets: Mapping[str, bytes
     Without `files`, the Secret says under LINK_KEY where they are fetched from.
     """
     metadata, config = place.metadata(), place.config
+    # Its group may read it when restricted; else the image says who its user is, and nobody else is in the pod.
+    mode = 0o400 if config.security == "restricted" else 0o444
     volumes: list[dict[str, Any]] = [
-        {"name": "flexcore-order", "secret": {"secretName": place.name, "defaultMode": 0o400}},
+        {"name": "flexcore-order", "secret": {"secretName": place.name, "defaultMode": mode}},
         {"name": "flexcore-work", "emptyDir": {}},
     ]
     mounts: list[dict[str, Any]] = [
@@ -130,9 +143,9 @@ def portable_work(place: Place, files: bytes | None, secrets: Mapping[str, bytes
     if files is not None:
         volumes.append({"name": "flexcore-files", "configMap": {"name": place.name}})
         mounts.append({"name": "flexcore-files", "mountPath": FILES_FOLDER, "readOnly": True})
-    variables = {"FLEXCORE_ORDER": f"{ORDER_FOLDER}/{ORDER_KEY}", "HOME": WORK_FOLDER}
+    variables = {ORDER_VARIABLE: f"{ORDER_FOLDER}/{ORDER_KEY}", "HOME": WORK_FOLDER}
     if config.wheels:
-        variables["FLEXCORE_WHEELS"] = config.wheels
+        variables[WHEELS_VARIABLE] = config.wheels
     container: dict[str, Any] = {
         "name": MAIN,
         "image": config.image,
@@ -155,7 +168,7 @@ def portable_work(place: Place, files: bytes | None, secrets: Mapping[str, bytes
 def own_work(place: Place, manifest: Mapping[str, Any], env: Mapping[str, Any]) -> Work:
     """Merge a user's Job with what we need to know it again. Theirs is kept but for names, labels and what ends it."""
     metadata = place.metadata()
-    spec: dict[str, Any] = {"backoffLimit": 0, **manifest.get("spec", {})}
+    spec: dict[str, Any] = {"backoffLimit": 0, "podReplacementPolicy": "Failed", **manifest.get("spec", {})}
     spec.pop("ttlSecondsAfterFinished", None)  # 0 would take pods and logs away before they are read
     template = dict(spec.get("template") or {})
     pod = {"restartPolicy": "Never", **(template.get("spec") or {})}
@@ -337,7 +350,7 @@ def _source(mount: Mount) -> dict[str, Any]:
     if mount.config_map is not None:
         return {"configMap": {"name": mount.config_map}}
     if mount.secret is not None:
-        return {"secret": {"secretName": mount.secret, "defaultMode": 0o400}}
+        return {"secret": {"secretName": mount.secret}}
     return {"emptyDir": {}}
 
 

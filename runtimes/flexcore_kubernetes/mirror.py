@@ -30,36 +30,39 @@ class Mirror:
     def __init__(self) -> None:
         self._jobs: dict[str, Object] = {}  # by uid
         self._pods: dict[str, Object] = {}
+        self._pods_of: dict[str, dict[str, Object]] = {}  # by the uid of their Job
         self._events: dict[str, Object] = {}
+        self._events_of: dict[str, dict[str, Object]] = {}  # by the uid of what they are about
         self._suspects: set[str] = set()  # uids of Jobs and pods that may be gone
 
     def replace(self, resource: Resource, items: Iterable[Object]) -> set[str]:
         """Take a whole list. What it lacks is suspected to be gone, not forgotten: its last state may be the end."""
         there = {uid_of(each): each for each in items}
         if resource is Resource.EVENTS:
-            self._events = dict(there)
+            self._events, self._events_of = {}, {}
+            for each in there.values():
+                self._put_event(each)
             return self._all_names()
         known = self._of(resource)
         missing = {uid for uid in known if uid not in there}
         changed = {name_of(known[uid]) for uid in missing - self._suspects}
         self._suspects |= missing
         self._suspects -= there.keys()
-        known.update(there)  # as it is: after a restore of the cluster, versions may be lower than those we know
+        for each in there.values():  # as it is: after a restore of the cluster, versions may be lower than known
+            self._keep(resource, each)
         return changed | {name_of(each) for each in there.values()}
 
     def put(self, resource: Resource, item: Object) -> set[str]:
         """Take an object that was created, read, or changed."""
         uid = uid_of(item)
         if resource is Resource.EVENTS:
-            self._events[uid] = item
-            while len(self._events) > _EVENTS_KEPT:
-                self._events.pop(next(iter(self._events)))
+            self._put_event(item)
             return self._names_of_event(item)
         known = self._of(resource)
         if uid in known and _version(item) < _version(known[uid]):
             return set()
         self._suspects.discard(uid)
-        known[uid] = item
+        self._keep(resource, item)
         return {name_of(item)}
 
     def drop(self, resource: Resource, item: Object) -> set[str]:
@@ -74,18 +77,19 @@ class Mirror:
         """Drop what is gone under a name that nobody follows."""
         for known in (self._jobs, self._pods):
             for uid in [uid for uid in self._suspects & known.keys() if name_of(known[uid]) == name]:
-                del known[uid]
+                gone = known.pop(uid)
                 self._suspects.discard(uid)
+                _take(self._pods_of, _controller(gone), uid)
 
     def sight(self, uid: str) -> Sight | None:
         """Give what is seen of a Job; None when it was never seen."""
         job = self._jobs.get(uid)
         if job is None:
             return None
-        pods = [each for each in self._pods.values() if _controller(each) == uid]
+        pods = list(self._pods_of.get(uid, {}).values())
         pods.sort(key=lambda each: (each["metadata"].get("creationTimestamp", ""), each["metadata"]["name"]))
-        mine = {uid, *map(uid_of, pods)}
-        events = [each for each in self._events.values() if (each.get("involvedObject") or {}).get("uid") in mine]
+        mine = (uid, *map(uid_of, pods))
+        events = [event for each in mine for event in self._events_of.get(each, {}).values()]
         return Sight(job, tuple(pods), tuple(events))
 
     def is_suspect(self, uid: str) -> bool:
@@ -95,13 +99,39 @@ class Mirror:
     def _of(self, resource: Resource) -> dict[str, Object]:
         return self._jobs if resource is Resource.JOBS else self._pods
 
+    def _keep(self, resource: Resource, item: Object) -> None:
+        uid = uid_of(item)
+        self._of(resource)[uid] = item
+        if resource is Resource.PODS:
+            self._pods_of.setdefault(_controller(item), {})[uid] = item
+
+    def _put_event(self, event: Object) -> None:
+        uid = uid_of(event)
+        self._events[uid] = event
+        self._events_of.setdefault(_about(event), {})[uid] = event
+        while len(self._events) > _EVENTS_KEPT:
+            oldest = next(iter(self._events))
+            _take(self._events_of, _about(self._events.pop(oldest)), oldest)
+
     def _names_of_event(self, event: Object) -> set[str]:
-        uid = str((event.get("involvedObject") or {}).get("uid"))
+        uid = _about(event)
         found = self._jobs.get(uid) or self._pods.get(uid)
         return set() if found is None else {name_of(found)}
 
     def _all_names(self) -> set[str]:
         return {name_of(each) for each in self._jobs.values()}
+
+
+def _about(event: Object) -> str:
+    return str((event.get("involvedObject") or {}).get("uid", ""))
+
+
+def _take(groups: dict[str, dict[str, Object]], group: str, uid: str) -> None:
+    """Take one out of its group, and the group with the last."""
+    members = groups.get(group, {})
+    members.pop(uid, None)
+    if not members:
+        groups.pop(group, None)
 
 
 def _controller(pod: Object) -> str:

@@ -35,9 +35,9 @@ class Sight:
 
     @property
     def pod(self) -> Object | None:
-        """The pod that counts: the one that succeeded, else the last."""
-        done = [each for each in self.pods if _status(each).get("phase") == "Succeeded"]
-        known = done or self.pods
+        """The pod that counts: the last of those that ended as the Job did, else the last one."""
+        phase = "Failed" if final(self.job) == "Failed" else "Succeeded"
+        known = [each for each in self.pods if _status(each).get("phase") == phase] or self.pods
         return known[-1] if known else None
 
     @property

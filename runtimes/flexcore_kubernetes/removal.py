@@ -89,7 +89,7 @@ class Removal:
         until = loop.time() + (grace + _SETTLING).total_seconds()
         seconds, pause = whole_seconds(grace), _FIRST_LOOK_S
         path = paths.pods(self._cluster.namespace)
-        labels = selector(of_name(self._installation, name))
+        labels = f"{selector(of_name(self._installation, name))},!{RETAINED}"  # a pod may have been applied
         while True:
             there = (await self._cluster.get(path, labelSelector=labels)).get("items") or []
             if not there:

@@ -37,6 +37,12 @@ def of_portable(sight: Sight, request: ExecutionRequest, in_log: EndingInLog, da
     return replace(result, phases=_phases(sight, ending))
 
 
+def is_untold(sight: Sight, in_log: EndingInLog) -> bool:
+    """Whether only the step itself can say how it ended, and did not yet."""
+    failed = outcomes.final(sight.job) == "Failed"
+    return _ending(sight, in_log) is None and (not failed or outcomes.is_plain_exit(outcomes.failure_of(sight)))
+
+
 def redacted(outcome: Succeeded | Failed, secrets: Sequence[str]) -> Succeeded | Failed:
     """Take secret values out of a failure's text. A result is the step's own business."""
     if isinstance(outcome, Succeeded):

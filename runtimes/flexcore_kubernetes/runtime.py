@@ -108,8 +108,7 @@ class KubernetesRuntime:
             match scope:
                 case AttemptScope():
                     name = external_name(self._context.installation, scope.id)
-                    await self._attempts.ending(name)
-                    return await self._removal.end(name, scope.grace)
+                    return await self._end({name}, scope.grace)
                 case ExecutionScope():
                     return await self._end_execution(scope)
                 case Survey():
@@ -124,9 +123,13 @@ class KubernetesRuntime:
     async def _end_execution(self, scope: ExecutionScope) -> CleanupReport:
         starting = self._attempts.of_execution(scope.execution)
         await asyncio.gather(*map(self._attempts.ending, starting))
-        names = starting | await self._removal.of_execution(scope.execution)
+        return await self._end(starting | await self._removal.of_execution(scope.execution), scope.grace)
+
+    async def _end(self, names: set[str], grace: timedelta) -> CleanupReport:
         await asyncio.gather(*map(self._attempts.ending, names))
-        return await self._removal.end_all(names, scope.grace)
+        report = await self._removal.end_all(names, grace)
+        await asyncio.to_thread(self._attempts.bookmarks.drop, report.gone)
+        return report
 
     async def _asked(self) -> dict[str, str]:
         return await self._cluster.send(Call(method="GET", path="/version", timeout_s=_HEALTH_S))

@@ -104,19 +104,20 @@ class SharedWatch:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep(self, resource: Resource) -> None:
-        pause = _FIRST_PAUSE_S
+        pause, clock = _FIRST_PAUSE_S, asyncio.get_running_loop().time
         while True:
+            began, wait = clock(), pause
             try:
                 await self._round(resource)
-                pause = _FIRST_PAUSE_S
             except (RuntimeUnavailable, Refused, ValueError) as error:  # the last: an answer cut off
                 if resource is not Resource.EVENTS:
-                    self._failing_since.setdefault(resource, asyncio.get_running_loop().time())
+                    self._failing_since.setdefault(resource, clock())
                 elif isinstance(error, Refused):
-                    pause = self._resync_s  # events may be forbidden: causes are less clear then, and that is all
-                await asyncio.sleep(pause)
-                pause = min(_LONGEST_PAUSE_S, pause * 2)
-                self._wake({*self._subscribed})
+                    wait = self._resync_s  # events may be forbidden: causes are less clear then, and that is all
+            # Also after a clean end: something in between may end every watch at once.
+            pause = _FIRST_PAUSE_S if clock() - began > _LONGEST_PAUSE_S else min(_LONGEST_PAUSE_S, pause * 2)
+            await asyncio.sleep(wait)
+            self._wake({*self._subscribed})
 
     async def _round(self, resource: Resource) -> None:
         """List, then watch from there until the server ends it."""

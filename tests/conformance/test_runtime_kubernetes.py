@@ -1,9 +1,13 @@
-"""Kubernetes passes the conformance kit: on a stand-in cluster, or on the one that FLEXCORE_TEST_KUBECONFIG names."""
+"""Kubernetes passes the conformance kit: on a stand-in cluster, or on the one that FLEXCORE_TEST_KUBECONFIG names.
+
+Directly, and a named third of it again through the wire.
+"""
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
+from typing import cast
 
 import pytest
 
@@ -12,44 +16,90 @@ from flexcore.testing.kubernetes.containers import why_not_boxed
 from flexcore.testing.runtime_examination import Patience
 from flexcore.testing.runtime_kubernetes import KubernetesHarness, site
 from flexcore.testing.runtime_processes import Subject
+from flexcore.testing.runtime_remote import through_the_wire
 from flexcore.testing.runtime_suite import CHECKS, Check, Finding, Verdict, find
 
 AT_ONCE = 4
+PATIENCE = Patience(for_work=60)
 DEAR = {"hundred_megabytes_of_log"}  # six million lines, each with a time of its own on the way
 WHERE = "cluster" if "FLEXCORE_TEST_KUBECONFIG" in os.environ else "stand-in"
 
 
-def plugin() -> RuntimePlugin:
-    """Load the plug-in as the registry does."""
-    (entry,) = entry_points(group="flexcore.runtimes", name="kubernetes")
+# What the wire could spoil: events, offsets, adoption, endings, reports. The rest is in the whole matrix.
+THROUGH_THE_WIRE = {
+    "success_gives_the_result",
+    "large_result_arrives",
+    "death_by_signal_names_the_signal",
+    "invalid_parameters_are_named",
+    "files_of_the_workflow_are_there",
+    "deadline_ends_work",
+    "log_offsets_have_no_gap",
+    "logs_are_bytes",
+    "logs_are_live",
+    "adoption_repeats_no_log_byte",
+    "logs_go_on_after_adoption",
+    "cancelled_reading_detaches",
+    "adopted_by_handle",
+    "adopted_by_name",
+    "crash_after_submitted_starts_once",
+    "stranger_is_not_adopted",
+    "two_executes_run_once",
+    "vanished_work_is_lost",
+    "cleanup_asks_before_it_kills",
+    "cleanup_of_the_unknown_is_gone",
+    "execution_scope_ends_all_of_it",
+    "survey_lists_what_runs_here",
+    "capabilities_are_sane",
+    "secrets_are_not_kept",
+}
+
+
+def plugin(kind: str) -> RuntimePlugin:
+    """Load a plug-in as the registry does."""
+    (entry,) = entry_points(group="flexcore.runtimes", name=kind)
     loaded: RuntimePlugin = entry.load()
     return loaded
 
 
 @pytest.fixture(scope="module")
-def of_kubernetes(
+def found(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Mapping[str, Finding]]:
-    """Examine Kubernetes with the checks that were asked for, some at a time, in one namespace."""
+) -> Iterator[Mapping[tuple[str, str], Finding]]:
+    """Hold all checks that were asked for against Kubernetes, some at a time, in one namespace."""
     if WHERE == "stand-in" and (reason := why_not_boxed()):
         pytest.skip(f"the stand-in cannot run pods: {reason}")
-    kubernetes, shared = plugin(), tmp_path_factory.mktemp("kubernetes")
+    kubernetes, shared = plugin("kubernetes"), tmp_path_factory.mktemp("kubernetes")
     tests = [each for each in request.session.items if isinstance(each, pytest.Function)]
-    checks = [each.callspec.params["check"] for each in tests if each.originalname == "test_kubernetes"]
+    checks: list[tuple[str, Check]] = [
+        (each.originalname, cast(Check, each.callspec.params["check"]))
+        for each in tests
+        if "of_kubernetes" in each.fixturenames
+    ]
     places = asyncio.Semaphore(AT_ONCE)
     with site(os.environ) as place:
         config = kubernetes.config.model_validate(place.config)
 
-        async def found(check: Check) -> Finding:
+        async def examined(test: str, check: Check) -> Finding:
             folder = tmp_path_factory.mktemp(check.name)
-            subject = Subject(plugin=kubernetes, config=config, folder=folder, shared=shared)
+            harness = KubernetesHarness(Subject(plugin=kubernetes, config=config, folder=folder, shared=shared))
             async with places:
-                return await find(check, KubernetesHarness(subject), Patience(for_work=60))
+                if test == test_kubernetes.__name__:
+                    return await find(check, harness, PATIENCE)
+                async with through_the_wire(harness, plugin("remote"), folder / "outer") as far:
+                    return await find(check, far, PATIENCE)
 
-        async def all_found() -> list[Finding]:
-            return await asyncio.gather(*map(found, checks))
+        async def all_examined() -> list[Finding]:
+            return await asyncio.gather(*(examined(*each) for each in checks))
 
-        yield {each.check.name: each for each in asyncio.run(all_found())}
+        yield dict(zip(((test, check.name) for test, check in checks), asyncio.run(all_examined()), strict=True))
+
+
+@pytest.fixture
+def of_kubernetes(
+    request: pytest.FixtureRequest, found: Mapping[tuple[str, str], Finding]
+) -> Callable[[Check], Finding]:
+    """Give what a check has found for the test that asks."""
+    return lambda check: found[request.function.__name__, check.name]
 
 
 def asked(check: Check) -> object:
@@ -60,7 +110,20 @@ def asked(check: Check) -> object:
 
 @pytest.mark.timeout(300)  # the first one waits for all
 @pytest.mark.parametrize("check", [asked(each) for each in CHECKS if each.name not in KubernetesHarness.exempt])
-def test_kubernetes(check: Check, of_kubernetes: Mapping[str, Finding]) -> None:
-    found = of_kubernetes[check.name]
+def test_kubernetes(check: Check, of_kubernetes: Callable[[Check], Finding]) -> None:
+    finding = of_kubernetes(check)
 
-    assert found.verdict in (Verdict.PASSED, Verdict.REFUSED), found.seen
+    assert finding.verdict in (Verdict.PASSED, Verdict.REFUSED), finding.seen
+
+
+@pytest.mark.timeout(300)  # the same
+@pytest.mark.parametrize("check", [asked(each) for each in CHECKS if each.name in THROUGH_THE_WIRE])
+def test_remote_kubernetes(check: Check, of_kubernetes: Callable[[Check], Finding]) -> None:
+    finding = of_kubernetes(check)
+
+    assert finding.verdict in (Verdict.PASSED, Verdict.REFUSED), finding.seen
+
+
+def test_what_goes_through_the_wire_is_a_third_and_known() -> None:
+    assert THROUGH_THE_WIRE.issubset(each.name for each in CHECKS)
+    assert len(THROUGH_THE_WIRE) >= len(CHECKS) // 3

@@ -7,105 +7,43 @@ import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 import yaml
-from flexcore_kubernetes.identity import NAME
-from flexcore_kubernetes.plugin import PLUGIN
+from e2e.kubernetes_site import (
+    IMAGE,
+    PATIENCE_S,
+    container,
+    events_of,
+    failure,
+    job,
+    logged,
+    outcome,
+    pod_of,
+    runtime,
+    send,
+    until_it_began,
+)
 
 from flexcore.model.errors import RuntimeUnavailable
 from flexcore.model.failure import ErrorClass
 from flexcore.model.ids import external_name
 from flexcore.model.workflow import Requirements, StepKind
-from flexcore.runtime.interface import (
-    AttemptScope,
-    ExecutionEvent,
-    ExecutionRequest,
-    ExecutionScope,
-    Failed,
-    Finished,
-    LogChunk,
-    Runtime,
-    Submitted,
-    Succeeded,
-    Survey,
-)
-from flexcore.testing.clock import RealClock
+from flexcore.runtime.interface import AttemptScope, ExecutionScope, Submitted, Succeeded, Survey
 from flexcore.testing.command import Site
-from flexcore.testing.factories import attempt_id, execution_request, runtime_context
+from flexcore.testing.factories import attempt_id, execution_request
 from flexcore.testing.kubernetes.containers import why_not_boxed
 from flexcore.testing.kubernetes.standin import StandIn
 
 pytestmark = pytest.mark.skipif(bool(why_not_boxed()), reason=why_not_boxed())
 
-IMAGE = "busybox:1"
-DOWN_S, PATIENCE_S = 1.0, 20.0
+DOWN_S = 1.0
 
 
 @pytest.fixture
 async def cluster() -> AsyncIterator[StandIn]:
     async with StandIn(scale=0.05) as started:
         yield started
-
-
-def runtime(cluster: StandIn, folder: Path, installation: str = "ours", **config: Any) -> Runtime:
-    given = {"kubeconfig": str(cluster.kubeconfig), "security": "none", "start_timeout": 2, **config}
-    context = runtime_context(folder, installation=installation, clock=RealClock())
-    return PLUGIN.create("k8s", PLUGIN.config.model_validate(given), context)
-
-
-def container(script: str, path: str = "step", **changes: Any) -> ExecutionRequest:
-    """Ask for a container that runs a shell script."""
-    parameters = {"image": IMAGE, "command": ["sh", "-c", script]}
-    id = attempt_id(path)
-    return execution_request(parameters, kind=StepKind.CONTAINER, id=id, grace=timedelta(seconds=1), **changes)
-
-
-async def events_of(runtime: Runtime, request: ExecutionRequest) -> list[ExecutionEvent]:
-    async with asyncio.timeout(PATIENCE_S):
-        return [event async for event in runtime.execute(request)]
-
-
-def logged(events: list[ExecutionEvent]) -> bytes:
-    return b"".join(event.data for event in events if isinstance(event, LogChunk))
-
-
-def outcome(events: list[ExecutionEvent]) -> Succeeded | Failed:
-    last = events[-1]
-    assert isinstance(last, Finished)
-    return last.result.outcome
-
-
-def failure(events: list[ExecutionEvent]) -> tuple[ErrorClass, str]:
-    found = outcome(events)
-    assert isinstance(found, Failed)
-    return found.failure.error_class, found.failure.message
-
-
-async def until_it_began(cluster: StandIn) -> None:
-    """Wait until a pod was put on a node."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not await cluster.began():  # it happens in other processes
-            await asyncio.sleep(0.05)
-
-
-async def pod_of(cluster: StandIn, request: ExecutionRequest) -> str:
-    """Wait for the pod of an attempt, and give its name."""
-    name = external_name("ours", request.id)
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            found = [each["name"] for each in await cluster.began() if each["labels"].get(NAME) == name]
-            if found:
-                return str(found[0])
-            await asyncio.sleep(0.05)
-
-
-async def send(cluster: StandIn, method: str, path: str, item: dict[str, Any]) -> None:
-    """Do something as somebody else would."""
-    async with httpx.AsyncClient(base_url=cluster.url, headers={"Authorization": f"Bearer {cluster.token}"}) as client:
-        (await client.request(method, path, json=item)).raise_for_status()
 
 
 async def test_a_restart_of_the_api_server_in_the_middle_loses_neither_outcome_nor_log(
@@ -263,12 +201,9 @@ async def test_a_users_job_is_checked_strictly_and_its_sidecar_holds_nothing_up(
     side = {"name": "side", "image": IMAGE, "command": ["sleep", "60"], "restartPolicy": "Always"}
     script = "echo done; echo '[1, 2]' > /dev/termination-log"
     work = {"name": "work", "image": IMAGE, "command": ["sh", "-c", script]}
-    spec = {"template": {"spec": {"initContainers": [side], "containers": [work], "terminationGracePeriodSeconds": 1}}}
+    pod = {"initContainers": [side], "containers": [work], "terminationGracePeriodSeconds": 1}
     here = runtime(cluster, tmp_path)
-    right = execution_request({"job": {"spec": spec}}, kind=StepKind.KUBERNETES, id=attempt_id("right"))
-    wrong = execution_request(
-        {"job": {"spec": {**spec, "nosuch": 1}}}, kind=StepKind.KUBERNETES, id=attempt_id("wrong")
-    )
+    right, wrong = job(pod, "right"), job(pod, "wrong", nosuch=1)
 
     ran, refused = await asyncio.gather(events_of(here, right), events_of(here, wrong))
 
@@ -310,7 +245,8 @@ async def test_what_was_applied_stays_when_everything_is_cleaned_up(cluster: Sta
     deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec}
     ports = {"selector": {"app": "web"}, "ports": [{"port": 8080}]}
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": ports}
-    request = execution_request({"apply": [deployment, service]}, kind=StepKind.KUBERNETES)
+    alone = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "alone"}, "spec": pod}
+    request = execution_request({"apply": [deployment, service, alone]}, kind=StepKind.KUBERNETES)
 
     events = await events_of(here, request)
     await here.cleanup(AttemptScope(id=request.id))
@@ -321,6 +257,7 @@ async def test_what_was_applied_stays_when_everything_is_cleaned_up(cluster: Sta
     assert isinstance(found, Succeeded) and isinstance(found.output, dict)
     assert found.output["endpoint"] == "http://web.default.svc:8080"
     assert left.retained == {"Deployment/web", "Service/web"}
+    assert "deletionTimestamp" not in (await send(cluster, "GET", "/api/v1/namespaces/default/pods/alone"))["metadata"]
     assert left.pending == frozenset()
     assert (await runtime(cluster, tmp_path, "theirs").cleanup(Survey("theirs"))).retained == frozenset()
 

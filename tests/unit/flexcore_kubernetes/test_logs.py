@@ -1,6 +1,6 @@
 """What a container wrote arrives once, however the connection breaks."""
 
-from flexcore_kubernetes.logs import StampedLog
+from flexcore_kubernetes.logs import Reached, StampedLog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,3 +59,48 @@ def test_lines_that_only_look_stamped_are_kept() -> None:
 
     assert out == b"2026-11-21T03:19:11Z mine\n\n"
     assert log.since == "2026-11-21T03:19:11Z"
+
+
+def stamped(*lines: int) -> bytes:
+    return b"".join(b"2026-11-21T03:19:%02dZ line %d\n" % (number, number) for number in lines)
+
+
+def test_another_reading_goes_on_where_one_had_come_to() -> None:
+    log = StampedLog()
+    log.feed(stamped(1, 2, 3))
+    reached = log.reached
+
+    later = StampedLog(reached)
+    later.reconnected()
+    out = later.feed(stamped(3, 4, 5))
+
+    assert reached == Reached("2026-11-21T03:19:03Z", 1)
+    assert out == b"line 4\nline 5\n"
+    assert not later.gap()
+
+
+def test_a_last_line_that_does_not_come_again_is_a_gap() -> None:
+    log = StampedLog(Reached("2026-11-21T03:19:03Z", 1))
+    log.reconnected()
+
+    out = log.feed(stamped(7, 8))
+
+    assert out == b"line 7\nline 8\n"
+    assert log.gap()
+    assert not log.gap(at_end=True)
+
+
+def test_a_log_that_is_over_without_its_last_line_is_a_gap() -> None:
+    log = StampedLog(Reached("2026-11-21T03:19:03Z", 1))
+    log.reconnected()
+
+    assert log.ended() == b""
+    assert log.gap(at_end=True)
+
+
+def test_no_place_is_given_within_a_line() -> None:
+    log = StampedLog()
+
+    log.feed(b"2026-11-21T03:19:11Z " + b"x" * 600_000)
+
+    assert log.reached is None

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -182,3 +184,35 @@ def test_a_portable_step_is_packed_the_same_every_time_and_holds_no_secret(tmp_p
     assert SECRET not in json.dumps([work.job, work.config_map])
     assert pod_of(work)["securityContext"]["runAsNonRoot"] is True
     assert next(each for each in pod_of(work)["volumes"] if "secret" in each)["secret"]["defaultMode"] == 0o400
+
+
+def test_files_are_unpacked_by_no_filter_but_ours(tmp_path: Path) -> None:
+    """Without one, some versions of Python warn into the step's log, and others change what is unpacked."""
+    others = "import tarfile; tarfile.TarFile.extraction_filter = staticmethod(lambda member, path: print(member))\n"
+    request = execution_request({"script": "def main(): return 1"}, kind=StepKind.PYTHON, folder=tmp_path)
+    there = place(request)
+    packed = steps.packed(there, PythonParameters.model_validate(request.parameters), DataLinks())
+    assert isinstance(packed, steps.Packed)
+    container = pod_of(steps.portable_work(there, packed, None))["containers"][0]
+    (tmp_path / "files").write_bytes(packed.files)
+    program = container["command"][2].replace("$$", "$").replace("/flexcore/files", str(tmp_path))
+
+    ran = subprocess.run(
+        [sys.executable, "-c", others + program, "true"], cwd=tmp_path, capture_output=True, check=False
+    )
+
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
+    assert all((tmp_path / name).read_bytes() == content for name, content in packed.program.files.items())
+
+
+@pytest.mark.parametrize(("security", "mode"), [("restricted", 0o400), ("baseline", 0o444), ("none", 0o444)])
+def test_the_order_can_be_read_by_whoever_the_image_runs_as(security: str, mode: int, tmp_path: Path) -> None:
+    request = execution_request({"script": "def main(): return 1"}, kind=StepKind.PYTHON, folder=tmp_path)
+    there = place(request, security=security)
+    packed = steps.packed(there, PythonParameters.model_validate(request.parameters), DataLinks())
+    assert isinstance(packed, steps.Packed)
+
+    pod = pod_of(steps.portable_work(there, packed, None))
+
+    assert pod["volumes"][0]["secret"]["defaultMode"] == mode
+    assert ("fsGroup" in pod.get("securityContext", {})) is (mode == 0o400)

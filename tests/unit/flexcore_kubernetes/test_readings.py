@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from flexcore_kubernetes.identity import CONTROLLER
 from flexcore_kubernetes.mirror import Mirror, Resource
 from flexcore_kubernetes.nodes import limits, quantity
+from flexcore_kubernetes.outcomes import Sight, failure_of
 from flexcore_kubernetes.readiness import endpoint_of, waits_for
 
 from flexcore.runtime.interface import Resources
@@ -119,3 +121,41 @@ def test_what_is_gone_is_forgotten_once_nobody_follows_it() -> None:
     mirror.forget_gone("fx-1")
 
     assert mirror.sight("u1") is None
+
+
+def test_the_end_of_a_failed_job_is_that_of_the_pod_that_failed() -> None:
+    def pod(name: str, code: int) -> dict[str, Any]:
+        ended = {
+            "name": "main",
+            "state": {"terminated": {"exitCode": code, "reason": "Error" if code else "Completed"}},
+        }
+        status = {"phase": "Failed" if code else "Succeeded", "containerStatuses": [ended]}
+        return {"metadata": {"name": name, "uid": name}, "spec": {}, "status": status}
+
+    failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}
+    ended = job(1, status={"conditions": [failed]})
+
+    for pods in ([pod("a", 3), pod("b", 0)], [pod("a", 0), pod("b", 3)]):
+        assert failure_of(Sight(ended, tuple(pods))).name == "exit 3"
+
+
+def test_pods_and_events_are_found_with_their_job_and_forgotten_with_it() -> None:
+    mirror = Mirror()
+    pod = {"metadata": {**job(1, "p1")["metadata"], "labels": {"flexcore.io/name": "fx-1", CONTROLLER: "u1"}}}
+    about = {"metadata": {"uid": "e1"}, "involvedObject": {"uid": "p1"}, "reason": "FailedMount"}
+    mirror.put(Resource.JOBS, job(1))
+    mirror.put(Resource.PODS, pod)
+    mirror.put(Resource.EVENTS, about)
+    mirror.put(Resource.EVENTS, {"metadata": {"uid": "e2"}, "involvedObject": {"uid": "other"}})
+
+    sight = mirror.sight("u1")
+    mirror.replace(Resource.EVENTS, [])
+    after = mirror.sight("u1")
+    for resource, item in ((Resource.PODS, pod), (Resource.JOBS, job(2))):
+        mirror.drop(resource, item)
+    mirror.forget_gone("fx-1")
+    mirror.put(Resource.JOBS, job(3))
+
+    assert sight == Sight(job(1), (pod,), (about,))
+    assert after == Sight(job(1), (pod,), ())
+    assert mirror.sight("u1") == Sight(job(3))
