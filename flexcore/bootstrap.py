@@ -292,6 +292,7 @@ def _planner(
         loads=partial(loads, gauge, _concurrency(settings), store.reader.pools),
         prices={name: each.price_per_hour for name, each in settings.runtimes.items() if each.price_per_hour},
         learning=None if name is PolicyName.RULES else Learning(store.observations, most),
+        now=now,
     )
     planner = Planner(lookout=lookout, policy=policy, data_store=store.artifacts.store)
     gauge.changed = planner.runtimes_changed
@@ -383,6 +384,8 @@ async def serve(settings: Settings) -> None:
     metrics = Metrics()
     async with opened(settings, serve_others=True, observer=metrics) as installation:
         metrics.count_open(lambda: len(installation.engine.live))
+        planner = installation.control_plane.planner
+        metrics.count_placement(lambda: planner.faults, lambda: len(planner.resting))
         if settings.server.token:
             verifier, created = verifier_of(settings.server.token), None
         else:

@@ -4,16 +4,16 @@ A little evidence does not overrule the rules, and a small gain does not move a 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from flexcore.analyzer.belief import position
-from flexcore.analyzer.constraints import seconds, too_late
+from flexcore.analyzer.constraints import seconds, too_costly, too_late
 from flexcore.analyzer.policy import Policy, PolicyName
 from flexcore.analyzer.predict import Familiarity
 from flexcore.analyzer.score import Forecast, Question, beats, forecasts
 from flexcore.analyzer.snapshot import Candidate, Snapshot
 from flexcore.analyzer.view import StepView
-from flexcore.model.placement import Evidence, Infeasibility
+from flexcore.model.placement import Evidence, Infeasibility, ReasonCode
 
 ENOUGH_KIN = 5  # runs of the family, from which on something can be said of a step that never ran
 FEW = 3  # own runs up to which the rules' choice stands unless another is almost certainly better
@@ -82,8 +82,31 @@ def choose_learned(choice: Choice, feasible: Sequence[Candidate], follows: Candi
         return NOTHING_KNOWN
     found = forecasts(_question(choice), feasible, choice.snapshot, choice.policy)
     if slack is not None and choice.basis.known.runs:
-        return _in_time(choice, feasible, follows, found, slack)
-    return Outcome(_best(choice, feasible, follows, found), _named(feasible, found))
+        outcome = _in_time(choice, feasible, follows, found, slack)
+    else:
+        outcome = Outcome(_best(choice, feasible, follows, found), _named(feasible, found))
+    if choice.basis.known.is_resting and len(feasible) > 1:
+        resting = f"the rules decide for {family_of(choice.step)} steps for now: what was learned chose worse lately"
+        return outcome._replace(warnings=(*outcome.warnings, resting))
+    return outcome
+
+
+Refusals: TypeAlias = tuple[tuple[Infeasibility, ...], ...]
+"""Why each candidate cannot have the step, in their order."""
+
+
+def hold_to_ceiling(choice: Choice, ceiling: float, refusals: Refusals) -> Refusals:
+    """Hold a ceiling on cost against what a step is predicted to cost, where it has run: no longer against a guess."""
+    candidates, snapshot = choice.snapshot.candidates, choice.snapshot
+    kept = [tuple(each for each in found if each.code is not ReasonCode.COST_CEILING) for found in refusals]
+    asked = [each for each, found in zip(candidates, kept, strict=True) if not found and snapshot.price(each)]
+    costs = _named(asked, forecasts(_question(choice), asked, snapshot, choice.policy)) if asked else {}
+    over = {
+        name: (too_costly(name, found.prediction, cost, ceiling),)
+        for name, found in costs.items()
+        if (cost := found.prediction.cost) is not None and cost > ceiling
+    }
+    return tuple(over.get(each.name, found) for each, found in zip(candidates, kept, strict=True))
 
 
 def _named(feasible: Sequence[Candidate], found: Sequence[Forecast]) -> dict[str, Forecast]:
@@ -117,7 +140,8 @@ def _in_time(
         warning = f"nothing is predicted to make the deadline; {fastest.name} is the fastest with about {mean}"
         return Outcome(fastest, forecast, late, None, (warning,))
     # With little evidence the rules go on: they choose among what is in time, if their choice is not.
-    leaves_it = choice.basis.known.runs <= FEW and follows.name in late
+    known = choice.basis.known
+    leaves_it = (known.runs <= FEW or known.is_resting) and follows.name in late
     chosen = None if leaves_it else _best(choice, rest, follows, [forecast[each.name] for each in rest])
     return Outcome(chosen, forecast, late, frozenset(each.name for each in rest) if late else None)
 
@@ -126,7 +150,7 @@ def _best(
     choice: Choice, feasible: Sequence[Candidate], follows: Candidate, found: Sequence[Forecast]
 ) -> Candidate | None:
     """Take the best score; ties go by the order of the candidates, which is that of priority and name."""
-    if len(feasible) == 1:
+    if len(feasible) == 1 or choice.basis.known.is_resting:
         return None
     values = [each.value for each in found]
     least = min(values)

@@ -72,10 +72,20 @@ def _plainly_fits(step: StepView, needs: Requirements, candidate: Candidate, cap
 
 def too_late(name: str, prediction: Prediction, slack: float) -> Infeasibility:
     """Say that a runtime is predicted to miss the deadline, and on what that rests."""
-    runs = "1 earlier run" if prediction.n == 1 else f"{prediction.n} earlier runs"
-    basis = f"by {runs} there" if prediction.n else "by its runs elsewhere"
-    sentence = f"{name} would take about {seconds(prediction.total.p50)} {basis}, {seconds(max(slack, 0.0))} are left"
+    took = seconds(prediction.total.p50)
+    sentence = f"{name} would take about {took} {_basis(prediction)}, {seconds(max(slack, 0.0))} are left"
     return Infeasibility(ReasonCode.DEADLINE, sentence)
+
+
+def too_costly(name: str, prediction: Prediction, cost: float, ceiling: float) -> Infeasibility:
+    """Say that a step is predicted to cost more on a runtime than it may, and on what that rests."""
+    sentence = f"would cost about {cost:.3g} on {name} {_basis(prediction)}, the ceiling is {ceiling:g}"
+    return Infeasibility(ReasonCode.COST_CEILING, sentence)
+
+
+def _basis(prediction: Prediction) -> str:
+    runs = "1 earlier run" if prediction.n == 1 else f"{prediction.n} earlier runs"
+    return f"by {runs} there" if prediction.n else "by its runs elsewhere"
 
 
 def seconds(amount: float) -> str:
@@ -136,7 +146,8 @@ def _cost(name: str, needs: Requirements, price: Decimal | float | None, assumed
     length = needs.deadline or assumed
     cost = Decimal(str(price)) * Decimal(length.total_seconds()) / 3600
     if cost > Decimal(str(needs.max_cost)):
-        sentence = f"may cost {cost:.4g} on {name} ({price} an hour for {length}), the ceiling is {needs.max_cost:g}"
+        rate = f"{price} an hour, for {seconds(length.total_seconds())}"
+        sentence = f"may cost {cost:.4g} on {name} ({rate}), the ceiling is {needs.max_cost:g}"
         yield Infeasibility(ReasonCode.COST_CEILING, sentence)
 
 

@@ -69,7 +69,7 @@ def _learned(placement: Placement) -> str:
 
 
 def _refusals(placement: Placement) -> str:
-    reasons = [each.reason for verdict in placement.verdicts for each in verdict.infeasible]
+    reasons = [each.reason for verdict in placement.in_the_way for each in verdict.infeasible]
     return "; ".join(dict.fromkeys(reasons)) or "none is configured"
 
 

@@ -5,9 +5,10 @@ A batch copies each table that it writes once, so that the cost is per batch and
 
 import math
 from collections.abc import Iterable
+from datetime import timedelta
 
 from flexcore.analyzer.belief import LEAST_NOISE, SHIFTED, Cell, belief, position
-from flexcore.analyzer.memory import EVERYTHING, NO_PACE, Family, Memory, Moving, Pace, Tally
+from flexcore.analyzer.memory import COOLING, EVERYTHING, NO_PACE, Family, Memory, Moving, Pace, Tally
 from flexcore.model.execution import Phase
 from flexcore.model.failure import ErrorClass
 from flexcore.model.observation import Observation
@@ -16,10 +17,11 @@ SUCCEEDED = "succeeded"
 NOT_THE_RUNTIMES = frozenset({ErrorClass.USER.value, ErrorClass.INPUT.value, ErrorClass.CANCELLED.value})
 """Endings that are not the runtime's doing: the same would have happened anywhere."""
 
-_SHORTEST = 1e-3
+_SHORTEST, _LONGEST = 1e-3, 1e9  # seconds
 _FAR = 3.0  # standard deviations
 _ENOUGH_TO_JUDGE = 3  # observations, before one can be said to be far off
 _CENSORED_WEIGHT = 0.5
+_LEAST_MOVED = 10_000_000  # bytes: how long less takes says nothing of the bandwidth
 _QUICKEST_WAIT = 0.05  # seconds: below, the ratio of what was and what was predicted says nothing
 
 
@@ -56,8 +58,9 @@ class _Folding:
         x = self._position(seen)
         self._tried(seen, seen.outcome != SUCCEEDED and seen.outcome not in NOT_THE_RUNTIMES)
         self._pace(seen)
+        self._trust(seen)
         self.incumbents[seen.signature] = seen.runtime
-        run = seen.seconds.get(Phase.RUN)
+        run = _worked(seen)
         if run is None:
             return
         if seen.outcome == SUCCEEDED:
@@ -87,10 +90,17 @@ class _Folding:
         pace = self.paces.get(seen.runtime, NO_PACE)
         self.paces[seen.runtime] = _paced(pace, seen)
         transfer = seen.seconds.get(Phase.TRANSFER_IN)
-        if transfer and seen.store and seen.input_bytes:
+        if transfer and seen.store and seen.input_bytes and seen.input_bytes >= _LEAST_MOVED:
             pair = (seen.store, seen.runtime)
             rate = math.log(seen.input_bytes / transfer)
             self.bandwidths[pair] = self.bandwidths.get(pair, Moving()).with_(rate)
+
+    def _trust(self, seen: Observation) -> None:
+        family = self.memory.family(seen.family)
+        if seen.score is not None and seen.rule_score is not None and not family.trust.resting:
+            self.families[seen.family] = family._replace(trust=family.trust.with_(seen.score, seen.rule_score))
+        elif family.trust.resting:
+            self.families[seen.family] = family._replace(trust=family.trust.rested())
 
     def _censored(self, seen: Observation, x: float, limit: float) -> None:
         """It would have taken longer than the limit, which is no news where that is what is believed already."""
@@ -150,10 +160,10 @@ def _streak(streak: int, off: float, kept: float) -> int:
 
 
 def _paced(pace: Pace, seen: Observation) -> Pace:
-    start, run, queue = (seen.seconds.get(phase) for phase in (Phase.START, Phase.RUN, Phase.QUEUE))
+    start, queue, run = seen.seconds.get(Phase.START), seen.seconds.get(Phase.QUEUE), _worked(seen)
     warm, cold, expected = pace.warm, pace.cold, seen.expected_wait_s
     calibration = pace.calibration
-    if start is not None and seen.cold:
+    if start is not None and _was_cold(pace, seen):
         cold = cold.with_(math.log(max(start, 0.01)))
     elif start is not None:
         warm = warm.with_(math.log(max(start, 0.01)))
@@ -166,5 +176,16 @@ def _paced(pace: Pace, seen: Observation) -> Pace:
         cold=cold,
         run=pace.run if run is None else pace.run.with_(run),
         calibration=calibration,
-        tries=pace.tries + 1,
+        ended=seen.at if pace.ended is None else max(pace.ended, seen.at),
     )
+
+
+def _was_cold(pace: Pace, seen: Observation) -> bool:
+    took = min(max(sum(seen.seconds.values()), 0.0), _LONGEST)
+    return pace.ended is None or seen.at - timedelta(seconds=took) - pace.ended >= COOLING
+
+
+def _worked(seen: Observation) -> float | None:
+    """Give the seconds of the work itself. Storing what it puts out is part of that: nobody knows its size before."""
+    run = seen.seconds.get(Phase.RUN)
+    return None if run is None else run + seen.seconds.get(Phase.TRANSFER_OUT, 0.0)

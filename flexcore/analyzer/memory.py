@@ -6,12 +6,15 @@ random: where long steps go, runtimes look slow. So a runtime that a step has ne
 """
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from flexcore.analyzer.belief import FORGETTING, PRIOR_SLOPE, PRIOR_SLOPE_VARIANCE, Cell, Prior
+from flexcore.analyzer.trust import Trust
 
 EVERYTHING = ""  # the family of all families
+COOLING = timedelta(minutes=10)  # without an attempt, after which the next start counts as a cold one
 STRENGTH = 2.0  # of a prior, in observations
 _NOISE = 0.25  # variance of ln(seconds) between runs of the same step: a standard deviation of a factor 1.65
 _NOISE_STRENGTH = 4.0
@@ -75,6 +78,7 @@ class Family(NamedTuple):
     xx: float = 0.0
     xy: float = 0.0
     runs: int = 0
+    trust: Trust = Trust()
 
     def noise_variance(self) -> float:
         """Give the variance of ln(seconds) between runs of one step."""
@@ -90,14 +94,15 @@ class Family(NamedTuple):
 class Pace(NamedTuple):
     """How an instance works apart from the steps. Starts are logarithms of seconds, `run` is in seconds.
 
-    `calibration` is how much longer queues last than predicted, `tries` how many attempts it has had.
+    A start is cold after the instance had nothing to do for `COOLING`; `ended` is when its latest attempt did.
+    `calibration` is how much longer queues last than predicted.
     """
 
     warm: Moving = Moving()
     cold: Moving = Moving()
     run: Moving = Moving()
     calibration: float = 1.0
-    tries: int = 0
+    ended: datetime | None = None
 
 
 NO_FAMILY = Family()

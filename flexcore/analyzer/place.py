@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal as OneOf
 from typing import NamedTuple
 
-from flexcore.analyzer.choice import NOTHING_KNOWN, Basis, Choice, Outcome, choose_learned, evidence
+from flexcore.analyzer.choice import NOTHING_KNOWN, Basis, Choice, Outcome, choose_learned, evidence, hold_to_ceiling
 from flexcore.analyzer.constraints import infeasibilities
 from flexcore.analyzer.policy import DEFAULT_POLICY, Policy
 from flexcore.analyzer.rules import LOCAL, RuleChoice, choose
@@ -43,10 +43,7 @@ def place(step: StepView, snapshot: Snapshot, policy: Policy = DEFAULT_POLICY, s
 
 def waits(placement: Placement) -> bool:
     """Say whether a step that nothing can run now should wait: some candidate lacks only what may come back."""
-    return placement.chosen is None and any(
-        not verdict.feasible and all(each.code in TEMPORARY for each in verdict.infeasible)
-        for verdict in placement.verdicts
-    )
+    return placement.chosen is None and any(verdict.may_come_back for verdict in placement.verdicts)
 
 
 class _Case(NamedTuple):
@@ -69,6 +66,8 @@ def _place(step: StepView, snapshot: Snapshot, policy: Policy) -> Placement:
     _, unsized, refusals, feasible, weights = _prepared(step, snapshot, policy)
     analysis = sized(unsized, step, basis.known.typical_bytes if basis else None)
     case = _Case(step, snapshot, policy, analysis, choose(analysis.load), refusals, feasible, weights, basis, fault)
+    if step.requirements.max_cost is not None:
+        case = _held_to_ceiling(case, step.requirements.max_cost)
     pin = step.pin or _able(step.preferred, case)
     return _by_rule_or_learned(case) if pin is None else _pinned(case, pin)
 
@@ -86,6 +85,22 @@ def _prepared(step: StepView, snapshot: Snapshot, policy: Policy) -> Prepared:
     known = Prepared(question, analyse_unsized(step, policy.thresholds), refusals, feasible, policy.scale.mapping)
     snapshot.prepared[name] = known
     return known
+
+
+def _held_to_ceiling(case: _Case, ceiling: float) -> _Case:
+    """Take the ceiling on cost by what the step is predicted to cost, where it has run; else by the longest it may."""
+    if case.basis is None or not case.basis.known.runs:
+        return case
+    try:
+        refusals = hold_to_ceiling(_choice(case, case.basis), ceiling, case.refusals)
+    except Exception as error:  # a shell, as below
+        return case._replace(basis=None, fault=_named(error))
+    fitting = zip(case.snapshot.candidates, refusals, strict=True)
+    return case._replace(refusals=refusals, feasible=tuple(each for each, found in fitting if not found))
+
+
+def _choice(case: _Case, basis: Basis) -> Choice:
+    return Choice(case.step, case.snapshot, case.policy, basis, case.analysis.input_bytes)
 
 
 def _consult(step: StepView, snapshot: Snapshot, policy: Policy) -> tuple[Basis | None, str]:
@@ -137,11 +152,11 @@ def _by_rule_or_learned(case: _Case) -> Placement:
         feasible = [each for each in feasible if each.name in outcome.in_time]
         follows = _by_rule(case, feasible)
     if outcome.chosen is not None:
-        return _answer(case, outcome.chosen, "learned", None, outcome, missing, fault)
+        return _answer(case, outcome.chosen, "learned", None, outcome, missing, fault, follows.name)
     is_rules = follows.kind == case.rule.runtime
     reason = None if named and follows is named[0] else _fallback_reason(case, named, missing, outcome)
     source: OneOf["rule", "only-feasible"] = "rule" if is_rules or len(feasible) > 1 else "only-feasible"
-    return _answer(case, follows, source, reason, outcome, missing, fault)
+    return _answer(case, follows, source, reason, outcome, missing, fault, follows.name)
 
 
 def _by_rule(case: _Case, feasible: Sequence[Candidate]) -> Candidate:
@@ -155,8 +170,9 @@ def _fallback(case: _Case, feasible: Sequence[Candidate]) -> Candidate:
 
     `feasible` is in the order of priority. Local takes the rest only where there is nothing else.
     """
-    needs, load = case.step.requirements, case.analysis.load
-    fits_local = not needs.gpu and not needs.scalable and load.complexity is not Complexity.ML
+    needs = case.step.requirements
+    # By the author's word alone: that the code imports scikit-learn is no reason to leave the machine for any other.
+    fits_local = not needs.gpu and not needs.scalable and needs.complexity is not Complexity.ML
     preferred = [each for each in feasible if (each.kind == LOCAL) is fits_local]
     return (preferred or feasible)[0]
 
@@ -166,8 +182,7 @@ def _learned(case: _Case, feasible: Sequence[Candidate], follows: Candidate) -> 
     if case.basis is None:
         return NOTHING_KNOWN, case.fault
     try:
-        choice = Choice(case.step, case.snapshot, case.policy, case.basis, case.analysis.input_bytes)
-        return choose_learned(choice, feasible, follows), ""
+        return choose_learned(_choice(case, case.basis), feasible, follows), ""
     except Exception as error:  # the shell of what is learned: a step must get its place all the same
         return NOTHING_KNOWN, _named(error)
 
@@ -180,6 +195,7 @@ def _answer(
     outcome: Outcome,
     missing: tuple[Verdict, ...] = (),
     fault: str = "",
+    by_rule: str | None = None,
 ) -> Placement:
     name = chosen.name if chosen else None
     taken = outcome.forecasts.get(name) if name else None
@@ -199,7 +215,16 @@ def _answer(
         estimated_cost=taken.prediction.cost if taken else None,
         warnings=outcome.warnings,
         fault=fault,
+        by_rule=by_rule,
+        input_store=_store_of(case.step),
     )
+
+
+def _store_of(step: StepView) -> str:
+    if not step.inputs:
+        return ""
+    first = step.inputs[0].store
+    return first if all(each.store == first for each in step.inputs) else ""
 
 
 def _verdicts(case: _Case, outcome: Outcome) -> list[Verdict]:

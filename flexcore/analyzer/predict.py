@@ -6,12 +6,13 @@ Nothing here decides. What is asked often is remembered, per model, in tables th
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
 from flexcore.analyzer.belief import Belief, belief
 from flexcore.analyzer.distributions import Z90
 from flexcore.analyzer.folding import fold
-from flexcore.analyzer.memory import EVERYTHING, NO_PACE, Memory, Moving, Tally
+from flexcore.analyzer.memory import COOLING, EVERYTHING, NO_PACE, Memory, Moving, Tally
 from flexcore.model.observation import Observation
 from flexcore.model.placement import Estimate, Evidence
 
@@ -41,13 +42,17 @@ class Outlook(NamedTuple):
 
 
 class Familiarity(NamedTuple):
-    """How well a step is known, wherever it ran. `x` is where its input's size usually lies."""
+    """How well a step is known, wherever it ran. `x` is where its input's size usually lies.
+
+    While what is learned of its family rests, the rules decide.
+    """
 
     runs: int
     family_runs: int
     typical_bytes: int | None
     x: float
     x_variance: float
+    is_resting: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +85,23 @@ class Model:
                 self.memory.family(family).runs,
                 self.typical_bytes(signature),
                 *self.memory.size(signature),
+                self.memory.family(family).trust.resting > 0,
             )
         return known
 
     def incumbent(self, signature: str) -> str | None:
         """Name the instance that the step ran on last."""
         return self.memory.incumbents.get(signature)
+
+    def is_warm(self, runtime: str, now: datetime) -> bool:
+        """Say whether an attempt has ended on an instance so lately that the next will start warm."""
+        ended = self.memory.paces.get(runtime, NO_PACE).ended
+        return ended is not None and now - ended < COOLING
+
+    @property
+    def resting(self) -> tuple[str, ...]:
+        """Name the families of which what is learned rests, because its choices were worse than the rules'."""
+        return tuple(sorted(name for name, family in self.memory.families.items() if family.trust.resting))
 
     def typical_bytes(self, signature: str) -> int | None:
         """Give the typical size of a step's input, if any was ever known."""

@@ -30,6 +30,8 @@ _ALWAYS = (
 )
 _OTHERS = tuple(each.name for each in fields(Requirements) if each.name not in _ALWAYS)
 _NOT_SAID = (None, ())
+_ASKING = ("data_size", "cpu", "memory", "gpu", "disk", "resource_intensive", "containerized", "scalable")
+_PASSED_OVER = "not acted on, as the step asks for no resources"
 _UNKNOWN: Mapping[str, JSON] = {"value": None, "source": Source.UNKNOWN.value}
 
 _LEARNING = frozenset(
@@ -108,17 +110,22 @@ def analyse_unsized(step: StepView, thresholds: Thresholds) -> Analysis:
     """Analyse all but the size of the input: what is the same for all runs of a step."""
     needs, read = step.requirements, step.facts
     is_container = step.kind is StepKind.CONTAINER or bool(read.image)
+    complexity = needs.complexity or read.complexity
+    # An import alone is no wish for a cluster: a script that asks for nothing stays where such scripts run.
+    is_acted_on = needs.complexity is not None or any(getattr(needs, name) is not None for name in _ASKING)
     load = Workload(
         kind=step.kind,
         data_size=None,
-        complexity=needs.complexity or read.complexity,
+        complexity=complexity if is_acted_on else None,
         resource_intensive=is_resource_intensive(needs, thresholds),
         parallelizable=read.parallelizable if needs.parallelizable is None else needs.parallelizable,
         containerized=True if is_container else needs.containerized,
         scalable=needs.scalable,
     )
     entries = {name: _UNKNOWN if (value := getattr(needs, name)) is None else _declared(value) for name in _ALWAYS}
-    for name in ("complexity", "resource_intensive", "parallelizable", "containerized"):
+    if complexity is not needs.complexity:
+        entries["complexity"] = _inferred(complexity, "complexity", read, () if is_acted_on else (_PASSED_OVER,))
+    for name in ("resource_intensive", "parallelizable", "containerized"):
         value = getattr(load, name)
         if value is not None and value != getattr(needs, name):
             entries[name] = _inferred(value, name, read)
@@ -146,10 +153,10 @@ def _size(step: StepView, typical_bytes: int | None) -> Measured:
     return Measured() if typical_bytes is None else Measured(typical_bytes, Source.LEARNED)
 
 
-def _inferred(value: object, name: str, read: Facts) -> Mapping[str, JSON]:
+def _inferred(value: object, name: str, read: Facts, note: tuple[str, ...] = ()) -> Mapping[str, JSON]:
     entry = {**_declared(value), "source": Source.INFERRED.value}
     if name in ("complexity", "parallelizable") and read.because:
-        entry["because"] = list(read.because)
+        entry["because"] = [*read.because, *note]
     return entry
 
 
@@ -181,7 +188,7 @@ def summary(steps: Iterable[StepView], model: Model, thresholds: Thresholds) -> 
             name: _over(analyses, name, True if any(getattr(each, name) for each in loads) else None)
             for name in ("resource_intensive", "parallelizable", "containerized", "scalable")
         },
-        "machine_learning": sum(each.complexity is Complexity.ML for each in loads),
+        "machine_learning": sum(entry["value"] == Complexity.ML.value for entry in _entries(analyses, "complexity")),
     }
 
 

@@ -83,14 +83,16 @@ def benchmark(
     async def work(api: ControlPlaneApi) -> tuple[Document, list[_Run]]:
         workflow = await deploy_bundle(api, bundle, path, options)
         try:
-            plan = await api.plan(workflow["name"], workflow["version"], None, options.workspace)
+            asked = (workflow["name"], workflow["version"], None, options.workspace)
+            candidates = feasible(await api.plan(*asked))
             request = StartRequest(
                 workflow=workflow["name"],
                 version=workflow["version"],
                 workspace=options.workspace,
                 input=merged(whole, parameter or [], json.loads(bundle.text).get("inputs")),
             )
-            return plan, await _runs(api, request, feasible(plan), repeat, options)
+            runs = await _runs(api, request, candidates, repeat, options)
+            return await api.plan(*asked), runs  # with what was learned by now
         finally:
             await api.delete_workflow(workflow["name"], options.workspace)
 

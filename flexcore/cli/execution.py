@@ -1,13 +1,13 @@
 """`flexcore execution …`: executions in depth."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from flexcore.cli import bulk
 from flexcore.cli.options import options_of
 from flexcore.cli.reasons import why
-from flexcore.cli.render import clean, emit, listing, pretty
+from flexcore.cli.render import clean, emit, listing
 from flexcore.cli.runs import ExecutionArgument
 from flexcore.cli.selection import (
     FailedStep,
@@ -97,9 +97,6 @@ def _explanation(document: Document) -> list[str]:
     lines += [f"  {clean(str(each))}" for each in document.get("sentences") or [why(placement)] if each]
     if document.get("waiting_for"):
         lines.append(f"  waits for {clean(str(document['waiting_for']))}")
-    analysis: dict[str, Any] = placement.get("analysis") or {}
-    known = {name: each for name, each in analysis.items() if each.get("source") != "unknown"}
-    lines += [f"  {name}: {pretty(each.get('value'))} ({each.get('source')})" for name, each in known.items()]
     lines += [f"  as things are now: {clean(str(each['text']))}" for each in document.get("flips") or ()]
     if document.get("flips") == []:
         lines.append("  as things are now, no single change of size, queue, price or health would bring it elsewhere")

@@ -11,6 +11,11 @@ from flexcore.cli.render import clean, seconds
 _NEVER = frozenset({"TYPE_UNSUPPORTED"})
 """Where the rules' choice cannot run a step of this kind anyway, it is no news that another runtime has it."""
 
+_ELSEWHERE = frozenset({"PINNED_ELSEWHERE"})
+
+_NO_NEWS = frozenset({"DISABLED", "NOT_CONFIGURED", "UNHEALTHY", "CIRCUIT_OPEN"})
+"""What says nothing of the step."""
+
 
 def why(placement: Mapping[str, Any] | None) -> str:
     """Say in one line why a runtime was chosen, or why none was."""
@@ -18,7 +23,8 @@ def why(placement: Mapping[str, Any] | None) -> str:
         return ""
     chosen = placement.get("chosen")
     if not chosen:
-        return "; ".join(f"{name}: {reason}" for name, reason in refusals(placement)) or "no runtime can have it"
+        named = list(refusals(placement, but=_ELSEWHERE)) or list(refusals(placement))
+        return "; ".join(f"{name}: {reason}" for name, reason in named) or "no runtime can have it"
     warnings = "".join(f"; {clean(str(each))}" for each in placement.get("warnings") or ())
     return _because(placement, str(chosen)) + warnings
 
@@ -31,10 +37,16 @@ def _because(placement: Mapping[str, Any], chosen: str) -> str:
         return _learned(placement, chosen)
     if _is_no_surprise(placement):
         others = [each for each in placement.get("candidates", ()) if each.get("feasible")]
-        return "the only runtime that can run it" if len(others) == 1 else "the first of those that can run it"
+        return _only(placement) if len(others) == 1 else "the first of those that can run it"
     if placement.get("fallback_reason"):
         return clean(str(placement["fallback_reason"]))
-    return "the only runtime that can" if source == "only-feasible" else f"rule {rule}" if rule else "the rules"
+    return _only(placement) if source == "only-feasible" else f"rule {rule}" if rule else "the rules"
+
+
+def _only(placement: Mapping[str, Any]) -> str:
+    """Say that there is no other, and what about the step keeps those out that run its kind."""
+    kept = [reason for _, reason in refusals(placement, but=_NEVER | _NO_NEWS)]
+    return "; ".join(["the only runtime left", *kept]) if kept else "the only runtime that can run it"
 
 
 def _is_no_surprise(placement: Mapping[str, Any]) -> bool:
@@ -56,7 +68,13 @@ def _learned(placement: Mapping[str, Any], chosen: str) -> str:
     said = f"about {_typical(own)} expected, by {basis}"
     if not expected:
         return said
-    return f"{said}; {', '.join(f'{_typical(found)} on {name}' for name, found in expected.items())}"
+    return f"{said}; {', '.join(_elsewhere(name, found, own) for name, found in expected.items())}"
+
+
+def _elsewhere(name: str, found: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Say what is expected of another; of one that is no slower, that it costs more where it does."""
+    is_dearer = (found.get("cost") or 0.0) > (own.get("cost") or 0.0) and _seconds(found) <= _seconds(own)
+    return f"{_typical(found)} on {name}" + (", for more money" if is_dearer else "")
 
 
 def expected_time(placement: Mapping[str, Any] | None) -> str:
@@ -67,7 +85,11 @@ def expected_time(placement: Mapping[str, Any] | None) -> str:
 
 
 def _typical(prediction: Mapping[str, Any]) -> str:
-    return seconds((prediction.get("total") or {}).get("p50_s"))
+    return seconds(_seconds(prediction))
+
+
+def _seconds(prediction: Mapping[str, Any]) -> float:
+    return float((prediction.get("total") or {}).get("p50_s") or 0.0)
 
 
 def _predictions(placement: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -76,9 +98,11 @@ def _predictions(placement: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[st
             yield str(each.get("runtime")), found
 
 
-def refusals(placement: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Give each runtime that could not have the step, and why."""
+def refusals(placement: Mapping[str, Any], but: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
+    """Give each runtime that could not have the step, and why; those out for one of the codes in `but` are left out."""
     for candidate in placement.get("candidates", ()):
+        if but & {each.get("code") for each in candidate.get("reasons", ()) if isinstance(each, Mapping)}:
+            continue
         reasons = ", ".join(
             str(each.get("reason", each)) if isinstance(each, Mapping) else str(each)
             for each in candidate.get("reasons", ())

@@ -12,7 +12,7 @@ from flexcore.analyzer.explain import explain
 from flexcore.analyzer.view import Measured, Source
 from flexcore.control.definitions import Definitions
 from flexcore.control.planning import Planner
-from flexcore.engine.viewing import stores_of
+from flexcore.engine.viewing import references, stores_of
 from flexcore.model.errors import NotFound
 from flexcore.model.execution import ExecutionHeader, StepState
 from flexcore.model.ids import ExecutionId, StepPath
@@ -67,9 +67,11 @@ class Explaining:
             return []
         await self.planner.refresh(in_full=True)
         view = self.planner.view(state.path, step, step.action, loaded, header.pinned_runtime)
-        placement, stores = state.placement, stores_of(state.parameters.value, self.planner.data_store)
+        placement, parameters, home = state.placement, state.parameters.value, self.planner.data_store
+        if placement is not None:
+            view = replace(view, inputs=references(parameters, home), data_stores=stores_of(parameters, home))
         if placement is not None and placement.input_bytes is not None:
-            view = replace(view, data=Measured(placement.input_bytes, Source.MEASURED), data_stores=stores)
+            view = replace(view, data=Measured(placement.input_bytes, Source.MEASURED))
         return await asyncio.to_thread(self.planner.flips, view)
 
 

@@ -26,6 +26,7 @@ from flexcore.model.workflow import Step, Task, type_name
 from flexcore.monitor.document import placement_document
 from flexcore.monitor.lookout import Lookout
 
+_MOST_NAMED = 20  # faults that are logged, once each: their text may have figures that never repeat
 _EACH = "[*]"  # stands for every iteration
 
 _log = structlog.get_logger(__name__)
@@ -35,14 +36,16 @@ _log = structlog.get_logger(__name__)
 class Planner:
     """Holds the snapshot that placement reads; `refresh` swaps it whole, and is a background duty.
 
-    `data_store` is where data between steps is: `file` or `s3`.
+    `data_store` is where data between steps is: `file` or `s3`. `faults` counts the placements that a bug in what is
+    learned left to the rules.
     """
 
     lookout: Lookout
     policy: Policy = DEFAULT_POLICY
     data_store: str = "file"
     snapshot: Snapshot | None = None
-    _faults: set[str] = field(default_factory=set)
+    faults: int = 0
+    _named: set[str] = field(default_factory=set)
 
     async def refresh(self, *, in_full: bool = False) -> None:
         """Look at the runtimes and at what was learned again; `in_full`, for people who want to see all of it."""
@@ -64,10 +67,20 @@ class Planner:
     def place(self, step: StepView) -> Placement:
         """Place a step by the present snapshot."""
         placement = place(step, self.snapshot or Snapshot(()), self.policy)
-        if placement.fault and placement.fault not in self._faults:
-            self._faults.add(placement.fault)
-            _log.error("placement.fault", reason=placement.fault)
+        if placement.fault:
+            self.faults += 1
+            self._name(placement.fault)
         return placement
+
+    def _name(self, fault: str) -> None:
+        if fault not in self._named and len(self._named) < _MOST_NAMED:
+            self._named.add(fault)
+            _log.error("placement.fault", reason=fault)
+
+    @property
+    def resting(self) -> tuple[str, ...]:
+        """Name the families of steps that the rules place for now, because what was learned chose worse."""
+        return () if self.snapshot is None else self.snapshot.model.resting
 
     def price(self, runtime: str) -> float | None:
         """Say what an hour on a runtime costs: by the settings, else by what it says itself; None where nobody does."""

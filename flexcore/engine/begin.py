@@ -197,7 +197,7 @@ def _unplaced(work: Work, step: Step, task: Task, state: StepState, placement: P
 
 
 def _refusals(placement: Placement) -> str:
-    reasons = (f"{each.runtime}: {each.infeasible[0].reason}" for each in placement.verdicts if each.infeasible)
+    reasons = (f"{each.runtime}: {each.infeasible[0].reason}" for each in placement.in_the_way)
     return "; ".join(reasons) or "there is no runtime"
 
 

@@ -45,7 +45,8 @@ def _observed(state: ExecutionState, step: StepState, at: datetime, outcome: str
     if step.runtime is None or placement is None:
         return
     phases = step.phases if outcome == SUCCEEDED else {}
-    prediction = _chosen(placement)
+    prediction, seconds = _predicted(placement, placement.chosen), _seconds(step, at, phases)
+    score, rule_score = _compared(placement, outcome, seconds)
     yield Observation(
         signature=signature_of(state.header.workflow, step.path),
         family=step.kind,
@@ -54,9 +55,12 @@ def _observed(state: ExecutionState, step: StepState, at: datetime, outcome: str
         outcome=outcome,
         at=at,
         input_bytes=placement.input_bytes,
-        seconds=_seconds(step, at, phases),
+        seconds=seconds,
         cpu_s=step.usage.cpu_s,
+        score=score,
+        store=placement.input_store,
         expected_wait_s=None if prediction is None else prediction.wait.mean,
+        rule_score=rule_score,
     )
 
 
@@ -69,5 +73,29 @@ def _seconds(step: StepState, at: datetime, phases: Mapping[Phase, timedelta]) -
     return {} if begun is None else {Phase.RUN: max((at - begun).total_seconds(), 0.0)}
 
 
-def _chosen(placement: Placement) -> Prediction | None:
-    return next((each.prediction for each in placement.verdicts if each.runtime == placement.chosen), None)
+def _compared(
+    placement: Placement, outcome: str, seconds: Mapping[Phase, float]
+) -> tuple[float, float] | tuple[None, None]:
+    """Give what a learned choice came to, and what the rules' was predicted to, both in the units of scores.
+
+    Nothing of choices under a deadline, whose score is mostly risk, nor of what the user's own code failed at.
+    """
+    if placement.source != "learned" or outcome == ErrorClass.USER.value:
+        return None, None
+    chosen, other = _predicted(placement, placement.chosen), _predicted(placement, placement.by_rule)
+    if chosen is None or other is None or chosen.p_miss or other.p_miss:
+        return None, None
+    took, weights = sum(seconds.values()), placement.weights
+    busy, expected = took - seconds.get(Phase.QUEUE, 0.0), chosen.total.mean - chosen.wait.mean
+    money = 0.0 if chosen.cost is None or expected <= 0 else chosen.cost * busy / expected
+    score = weights["time"] * took + weights["cost"] * weights["seconds_per_unit"] * money + chosen.score.degraded
+    if placement.by_rule == placement.chosen:
+        return score, score
+    if outcome == SUCCEEDED:
+        return score, sum(other.score)
+    # The work is still to be done. By the rules it might have run out of time as well; lost is lost to the choice.
+    return score, min(sum(other.score), score) if outcome == ErrorClass.TIMEOUT.value else 0.0
+
+
+def _predicted(placement: Placement, runtime: str | None) -> Prediction | None:
+    return next((each.prediction for each in placement.verdicts if each.runtime == runtime), None)

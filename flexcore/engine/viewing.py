@@ -22,7 +22,7 @@ def view_of(work: Work, step: Step, task: Task, state: StepState) -> StepView:
     """Describe a step that is about to be placed."""
     header, home = work.draft.header, work.env.data_store
     parameters = state.parameters.value
-    inputs = _references(parameters, home)
+    inputs = references(parameters, home)
     if state.parameters.ref is not None:
         inputs = (Stored(home, state.parameters.ref.bytes),)
     requirements = step.requirements
@@ -44,7 +44,7 @@ def stores_of(parameters: JSON, home: str) -> frozenset[str]:
     """Name the stores that a step with these parameters has to reach: where its inputs are, where outputs go."""
     if not isinstance(parameters, dict) or not (parameters.get("inputs") or parameters.get("outputs")):
         return frozenset()
-    found = {each.store for each in _references(parameters.get("inputs"), home)}
+    found = {each.store for each in references(parameters.get("inputs"), home)}
     return frozenset(found | ({home} if parameters.get("outputs") else set()))
 
 
@@ -74,7 +74,7 @@ def _put_out(step: StepState) -> int | None:
     return None if step.result.ref is None else step.result.ref.bytes
 
 
-def _references(value: JSON, home: str) -> tuple[Stored, ...]:
+def references(value: JSON, home: str) -> tuple[Stored, ...]:
     """Find the typed references in a value: `{uri, bytes, …}`, each once."""
     # Every step's parameters are looked through: by exact type, which costs a fifth of asking for a Mapping.
     todo: list[Any] = [value] if type(value) in _CONTAINERS else []
@@ -83,12 +83,12 @@ def _references(value: JSON, home: str) -> tuple[Stored, ...]:
     while todo and looked < _MOST_NODES:
         each = todo.pop()
         looked += 1
-        if type(each) is not dict:
-            todo.extend(inner for inner in each if type(inner) in _CONTAINERS)
-        elif (stored := _stored(each, home)) is not None:
-            found.setdefault(each["uri"], stored)
-        else:
-            todo.extend(inner for inner in each.values() if type(inner) in _CONTAINERS)
+        if type(each) is dict:
+            if "uri" in each and (stored := _stored(each, home)) is not None:
+                found.setdefault(each["uri"], stored)
+                continue
+            each = each.values()
+        todo += [inner for inner in each if type(inner) in _CONTAINERS]
     return tuple(found.values())
 
 

@@ -17,7 +17,8 @@ class Observation(NamedTuple):
 
     `outcome` is `succeeded` or the failure's class; only what succeeded says how long such work takes, and a
     `timeout`, whose seconds of `run` are the limit, that it takes longer. `store` is where the input came from,
-    `expected_wait_s` what placement had predicted for the queue.
+    `expected_wait_s` what placement had predicted for the queue. Where what was learned chose, `score` is what that
+    came to, in the units of scores, and `rule_score` what the rules' choice was predicted to come to.
     """
 
     signature: str
@@ -29,6 +30,7 @@ class Observation(NamedTuple):
     input_bytes: int | None = None
     seconds: Mapping[Phase, float] = MappingProxyType({})
     cpu_s: float | None = None
-    cold: bool | None = None
+    score: float | None = None
     store: str = ""
     expected_wait_s: float | None = None
+    rule_score: float | None = None

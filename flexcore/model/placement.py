@@ -112,13 +112,20 @@ class Verdict:
         """Say whether the candidate could have run the step."""
         return not self.infeasible
 
+    @property
+    def may_come_back(self) -> bool:
+        """Say whether only what may go away keeps the candidate from having the step."""
+        return bool(self.infeasible) and all(each.code in TEMPORARY for each in self.infeasible)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """The choice: `chosen` is None when nothing is feasible now. `rule` names the row that decided (`S1`, `P4`).
 
-    `chosen_kind` is the type of the chosen instance. `margin` is how much worse the second best scores, as a share of
-    it. `fault` names a bug of ours in what is learned, after which the rules decided: to be counted, and looked into.
+    `chosen_kind` is the type of the chosen instance, `by_rule` the instance that the rules would have taken among what
+    was feasible. `input_store` is where the input is, if in one store. `margin` is how much worse the second best
+    scores, as a share of it. `fault` names a bug of ours in what is learned, after which the rules decided: to be
+    counted, and looked into.
     """
 
     chosen: str | None
@@ -136,3 +143,13 @@ class Placement:
     estimated_cost: float | None = None  # of the choice, in the currency of prices
     warnings: tuple[str, ...] = ()
     fault: str = ""
+    by_rule: str | None = None
+    input_store: str = ""
+
+    @property
+    def in_the_way(self) -> tuple[Verdict, ...]:
+        """What to name where nothing was chosen: who may come back; without any, who is not out for the pin alone."""
+        refused = tuple(each for each in self.verdicts if not each.feasible)
+        coming = tuple(each for each in refused if each.may_come_back)
+        meant = tuple(each for each in refused if each.infeasible[-1].code is not ReasonCode.PINNED_ELSEWHERE)
+        return coming or meant or refused

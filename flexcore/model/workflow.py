@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Literal as OneOf
 from typing import NewType, TypeAlias
 
 from flexcore.model.failure import ErrorClass
@@ -240,9 +239,6 @@ class Workflow:
     vars: Mapping[str, JSON] = field(default_factory=dict)
     env: Mapping[str, Template] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
-
-
-ActionName: TypeAlias = OneOf["branch", "parallel", "foreach", "while", "try", "workflow", "wait", "transform"]
 
 
 def type_name(step: Step) -> str:

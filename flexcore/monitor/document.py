@@ -112,6 +112,7 @@ def placement_document(placement: Placement | None) -> Document | None:
         "margin": placement.margin,
         "estimated_cost": placement.estimated_cost,
         "warnings": list(placement.warnings),
+        "fault": placement.fault or None,
     }
 
 

@@ -49,8 +49,10 @@ class Learning:
                 self.model = NOTHING_LEARNED
                 return
             self._position = found.last
-            self._learned = await self._folded(found.observations)
+            before, self._learned = self._learned, await self._folded(found.observations)
             self.model = self._learned
+            for family in sorted(set(self.model.resting) - set(before.resting)):
+                _log.warning("learning.rests", family=family, reason="its choices were worse than the rules' would be")
 
     async def _folded(self, observations: Sequence[Observation]) -> Model:
         """Fold in slices. A shell: a bug in learning must cost what was learned here, and never a step."""

@@ -6,13 +6,14 @@ Made anew about once a second and when a runtime changes; between two looks nobo
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import combinations
 
 import structlog
 
-from flexcore.analyzer.predict import NOTHING_LEARNED
+from flexcore.analyzer.predict import NOTHING_LEARNED, Model
 from flexcore.analyzer.snapshot import Candidate, Load, Snapshot
+from flexcore.analyzer.standing import IDLE
 from flexcore.model.errors import FlexCoreError
 from flexcore.monitor.learning import Learning
 
@@ -32,6 +33,7 @@ class Lookout:
     loads: Callable[[], Awaitable[Mapping[str, Load]]]
     prices: Mapping[str, float]
     learning: Learning | None
+    now: Callable[[], datetime]
     _has_looked: bool = False
     _reading: "asyncio.Task[None] | None" = None
 
@@ -46,7 +48,10 @@ class Lookout:
             await self._learn(self.learning)
         self._has_looked = True
         model = NOTHING_LEARNED if self.learning is None else self.learning.model
-        return Snapshot(candidates, loads=await self._loads(), prices=self.prices, model=model)
+        loads = await self._loads()
+        if model is not NOTHING_LEARNED:
+            loads = {each.name: self._warmed(each.name, loads.get(each.name, IDLE), model) for each in candidates}
+        return Snapshot(candidates, loads=loads, prices=self.prices, model=model)
 
     def again(self, snapshot: Snapshot) -> Snapshot:
         """Take over how the runtimes are by now, from memory alone."""
@@ -65,6 +70,9 @@ class Lookout:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
+
+    def _warmed(self, runtime: str, load: Load, model: Model) -> Load:
+        return load._replace(warm=load.running > 0 or model.is_warm(runtime, self.now()))
 
     async def _loads(self) -> Mapping[str, Load]:
         try:

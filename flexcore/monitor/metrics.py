@@ -39,9 +39,23 @@ class Metrics:
             "flexcore_executions_open", "Unfinished executions of this process.", registry=self._registry
         )
 
+        self._faults = Gauge(
+            "flexcore_placement_faults",
+            "Placements left to the rules by a bug since the start.",
+            registry=self._registry,
+        )
+        self._resting = Gauge(
+            "flexcore_placement_resting", "Families of steps whose learning rests.", registry=self._registry
+        )
+
     def count_open(self, open_executions: Callable[[], int]) -> None:
         """Say where the number of unfinished executions comes from."""
         self._open.set_function(open_executions)
+
+    def count_placement(self, faults: Callable[[], int], resting: Callable[[], int]) -> None:
+        """Say where it is known how often what is learned failed, and of how many families it rests."""
+        self._faults.set_function(faults)
+        self._resting.set_function(resting)
 
     def attempt_started(self, runtime: str, kind: StepKind) -> None:
         """Count an attempt that begins."""

@@ -73,6 +73,7 @@ def seen(
     signature: str = "w/s",
     outcome: str = "succeeded",
     start: float | None = 0.1,
+    after: float = 0.0,
     **other: object,
 ) -> Observation:
     seconds = {Phase.RUN: run} | ({} if start is None else {Phase.START: start})
@@ -82,7 +83,7 @@ def seen(
         runtime=runtime,
         runtime_kind=runtime,
         outcome=outcome,
-        at=AT,
+        at=AT + timedelta(seconds=after),
         input_bytes=size,
         seconds=seconds,
         **other,  # type: ignore[arg-type]  # a test's shorthand
@@ -122,7 +123,9 @@ def random_model(draw: random.Random, signatures: int = 12) -> Model:
                     signature=f"w/{number}",
                     outcome=draw.choice(["succeeded"] * 8 + ["user", "lost", "timeout"]),
                     start=draw.choice([None, draw.uniform(0, 5)]),
-                    cold=draw.choice([None, True, False]),
+                    after=draw.uniform(0, 10_000),
+                    score=draw.choice([None, draw.uniform(0, 100)]),
+                    rule_score=draw.choice([None, draw.uniform(0, 100)]),
                 )
 
     return Model().observed(runs())

@@ -15,7 +15,7 @@ from flexcore.analyzer.place import place
 from flexcore.analyzer.predict import Model
 from flexcore.analyzer.snapshot import Snapshot
 from flexcore.analyzer.workload import facts
-from flexcore.model.workflow import StepKind
+from flexcore.model.workflow import Requirements, StepKind
 
 ROOT = Path(__file__).parents[3]
 
@@ -60,7 +60,7 @@ def test_the_choice_is_among_the_candidates_and_every_answer_can_be_said() -> No
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("count", [2_000, pytest.param(100_000, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("count", [1_000, pytest.param(100_000, marks=pytest.mark.campaign)])
 def test_another_process_with_other_hashes_gives_the_same_answers(count: int) -> None:
     code = f"from unit.analyzer.test_explanation import digest; print(digest({count}))"
     path = os.pathsep.join(str(each) for each in (ROOT, ROOT / "tests"))
@@ -104,4 +104,7 @@ def test_the_sentences_have_phases_odds_and_weights() -> None:
 def test_what_is_inferred_says_from_what() -> None:
     step = replace(STEP, signature="", facts=facts(StepKind.PYTHON, "import torch\n"))
 
-    assert any("complexity ml (inferred: imports torch)" in each for each in explain(place(step, able())))
+    asking = replace(step, requirements=Requirements(cpu=2))
+
+    assert any("complexity ml (inferred: imports torch)" in each for each in explain(place(asking, able())))
+    assert any("imports torch, not acted on, as" in each for each in explain(place(step, able())))

@@ -38,7 +38,7 @@ def test_every_kind_flag_and_size_is_placed_by_the_tables() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("count", [20_000, pytest.param(100_000, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.campaign)])
 def test_random_steps_are_placed_by_the_tables(count: int) -> None:
     draw = random.Random(count)
     snapshot, kinds = able(), list(StepKind)

@@ -27,6 +27,10 @@ def times(count: int, **seconds: float) -> list[Observation]:
     return [seen(name, each) for _ in range(count) for name, each in seconds.items()]
 
 
+def reasons(placement: Placement, runtime: str) -> list[str]:
+    return [each.code.value for found in placement.verdicts if found.runtime == runtime for each in found.infeasible]
+
+
 def expected(placement: Placement, runtime: str) -> Prediction:
     found = next(each.prediction for each in placement.verdicts if each.runtime == runtime)
     assert found is not None
@@ -224,6 +228,40 @@ def test_the_cost_of_the_choice_is_estimated() -> None:
     assert place(STEP, replace(snapshot, prices={})).estimated_cost is None
 
 
+def test_a_ceiling_on_cost_goes_by_what_the_step_costs_where_it_has_run() -> None:
+    costly = {"meltano": 36.0, "ray": 36.0}
+    view = replace(STEP, requirements=Requirements(max_cost=1.0))
+    cheap = replace(after(*times(9, meltano=5, ray=500), names=("meltano", "ray")), prices=costly)
+    unknown = place(view, replace(cheap, model=Model()))
+    known = place(view, cheap)
+
+    assert [reasons(unknown, name) for name in costly] == [["COST_CEILING"], ["COST_CEILING"]]
+    assert (known.chosen, reasons(known, "ray")) == ("meltano", ["COST_CEILING"])
+    sentence = known.verdicts[1].infeasible[0].reason
+    assert sentence.startswith("would cost about 5") and sentence.endswith(
+        "on ray by 9 earlier runs there, the ceiling is 1"
+    )
+    assert place(replace(view, pin="ray"), cheap).chosen is None
+    assert place(view, replace(cheap, prices={"ray": 36.0, "meltano": 3600.0})).chosen is None
+
+
+def test_a_placement_says_what_the_rules_would_have_taken_instead() -> None:
+    snapshot = after(*times(9, meltano=100, ray=1))
+
+    assert (place(STEP, snapshot).chosen, place(STEP, snapshot).by_rule) == ("ray", "meltano")
+    assert place(STEP, after()).by_rule == "meltano"
+    assert place(replace(STEP, pin="ray"), snapshot).by_rule is None
+
+
+def test_a_placement_says_in_which_store_the_input_is() -> None:
+    found = [
+        place(replace(STEP, inputs=tuple(Stored(store, 1) for store in stores)), after()).input_store
+        for stores in (["s3", "s3"], ["s3", "file"], [])
+    ]
+
+    assert found == ["s3", "", ""]
+
+
 def test_what_is_infeasible_is_never_scored_or_chosen() -> None:
     snapshot = after(*times(10, local=1, meltano=100, ray=100))
     small = tuple(candidate(each.name, gpu=0 if each.name == "local" else 8) for each in snapshot.candidates)
@@ -239,6 +277,15 @@ def test_placement_does_not_depend_on_the_order_of_candidates() -> None:
     answers = [place(STEP, replace(snapshot, candidates=order)) for order in orders]
 
     assert all(each == answers[0] for each in answers)
+
+
+def test_a_bug_under_a_ceiling_on_cost_leaves_the_choice_to_the_rules_too() -> None:
+    model = Model().observed(times(9, meltano=100, ray=1))
+    step = replace(STEP, requirements=Requirements(max_cost=9.0))
+    placement = place(step, replace(able(Broken(model.memory)), prices={"ray": 1.0}))
+
+    assert (placement.chosen, placement.source) == ("meltano", "rule")
+    assert placement.fault.startswith("ZeroDivisionError")
 
 
 class Broken(Model):
@@ -267,9 +314,28 @@ def test_a_runtime_that_cannot_reach_the_data_is_left_out() -> None:
     )
 
 
-def test_inferred_machine_learning_follows_the_tables() -> None:
+def test_machine_learning_is_inferred_for_steps_that_ask_for_something() -> None:
     view = StepView(kind=StepKind.PYTHON, facts=facts(StepKind.PYTHON, "import sklearn.svm"))
-    declared = replace(view, requirements=Requirements(complexity=Complexity.SIMPLE))
+    asking = replace(view, requirements=Requirements(cpu=2))
+    declared = replace(view, requirements=Requirements(complexity=Complexity.SIMPLE, cpu=2))
 
-    assert place(view, able()).rule == "P2"
-    assert place(declared, able()).rule == "P4"
+    assert [place(each, able()).rule for each in (view, asking, declared)] == ["P4", "P2", "P4"]
+    assert place(asking, able()).analysis["complexity"] == {
+        "value": "ml", "source": "inferred", "because": ["imports sklearn"],
+    }  # fmt: skip
+    assert place(view, able()).analysis["complexity"] == {
+        "value": "ml",
+        "source": "inferred",
+        "because": ["imports sklearn", "not acted on, as the step asks for no resources"],
+    }
+
+
+def test_without_ray_what_is_only_inferred_to_be_machine_learning_stays_on_the_machine() -> None:
+    view = StepView(
+        kind=StepKind.PYTHON, requirements=Requirements(cpu=2), facts=facts(StepKind.PYTHON, "import torch")
+    )
+    declared = replace(view, requirements=Requirements(complexity=Complexity.ML))
+    laptop = able(names=("local", "kubernetes"))
+
+    assert place(view, laptop).chosen == "local"
+    assert place(declared, laptop).chosen == "kubernetes"

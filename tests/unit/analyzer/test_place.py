@@ -68,6 +68,19 @@ def codes(placement: Placement, runtime: str) -> list[str]:
     ]
 
 
+def test_where_nothing_is_chosen_only_what_counts_is_named() -> None:
+    local, down = candidate("local"), candidate("ray", state=Health.DOWN)
+    kinds = candidate("meltano", PIPELINES)
+    snapshot = Snapshot((local, down, kinds))
+    waiting = place(StepView(kind=StepKind.PYTHON, pin="ray"), snapshot)
+    pinned = place(StepView(kind=StepKind.PYTHON, pin="meltano"), snapshot)
+    absent = place(StepView(kind=StepKind.PYTHON, pin="nowhere"), snapshot)
+
+    assert [[each.runtime for each in found.in_the_way] for found in (waiting, pinned, absent)] == [
+        ["ray"], ["meltano"], ["nowhere"],
+    ]  # fmt: skip
+
+
 def test_where_everything_is_feasible_the_answer_is_the_tables() -> None:
     able = Snapshot(tuple(candidate(name) for name in ("local", "meltano", "ray", "kubernetes")))
     sizes = (None, 10 * GB - 1, 10 * GB, 100 * GB, 100 * GB + 1)

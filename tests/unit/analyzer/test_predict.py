@@ -2,6 +2,7 @@
 
 import math
 import random
+from datetime import timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +13,7 @@ from flexcore.analyzer.belief import position
 from flexcore.analyzer.distributions import chance_above, student_p90
 from flexcore.analyzer.predict import Model
 from flexcore.model.execution import Phase
+from flexcore.model.observation import Observation
 from flexcore.model.placement import Evidence
 
 
@@ -126,12 +128,37 @@ def test_the_chance_of_failing_is_cut_off() -> None:
 
 
 def test_warm_and_cold_starts_are_kept_apart() -> None:
-    runs = [seen("ray", 1, start=seconds, cold=cold) for seconds, cold in ((20.0, True), (0.2, False))]
-    outlook = Model().observed(runs * 5).outlook("w/s", "python", "ray")
+    hours = [3600.0 * n for n in range(5)]
+    runs = [seen("ray", 1, start=start, after=hour + by) for hour in hours for start, by in ((20.0, 0), (0.2, 60))]
+    model = Model().observed(runs)
+    outlook = model.outlook("w/s", "python", "ray")
 
     assert outlook.cold is not None and outlook.warm is not None
     assert outlook.cold.seconds.p50 == pytest.approx(20, rel=0.01)
     assert outlook.warm.seconds.p50 == pytest.approx(0.2, rel=0.01)
+    last = runs[-1].at
+    assert [model.is_warm("ray", last + timedelta(minutes=each)) for each in (1, 9, 10)] == [True, True, False]
+    assert not model.is_warm("local", last)
+
+
+def test_bandwidth_is_learned_from_what_is_large_enough_to_tell() -> None:
+    def moved(size: int, seconds: float) -> Observation:
+        run = seen("ray", 1, size, store="s3")
+        return run._replace(seconds={**run.seconds, Phase.TRANSFER_IN: seconds})
+
+    slow = Model().observed([moved(10**9, 100.0)] * 5)
+    small = slow.observed([moved(1000, 0.05)] * 50)
+
+    assert Model().bandwidth("s3", "ray") == 100e6
+    assert small.bandwidth("s3", "ray") == slow.bandwidth("s3", "ray") == pytest.approx(10e6)
+    assert small.bandwidth("s3", "local") == 100e6
+
+
+def test_storing_what_a_step_puts_out_is_part_of_its_work() -> None:
+    run = seen("ray", 10)
+    model = Model().observed([run._replace(seconds={**run.seconds, Phase.TRANSFER_OUT: 30.0})] * 50)
+
+    assert median(model, "ray") == pytest.approx(40, rel=0.05)
 
 
 def test_queues_that_last_longer_than_predicted_calibrate_the_prediction() -> None:

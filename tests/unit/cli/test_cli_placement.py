@@ -54,6 +54,24 @@ def test_a_choice_that_could_be_no_other_is_said_in_few_words() -> None:
     assert why(placement(candidate("local"), candidate("ray"), meltano)) == "the first of those that can run it"
 
 
+def test_the_only_choice_left_says_what_keeps_the_others_out() -> None:
+    late = [{"code": "DEADLINE", "reason": "ray would take about 9 s, 5 s are left"}]
+    down, meltano = candidate("kubernetes", DOWN), candidate("meltano", UNSUPPORTED)
+    placed = placement(candidate("local"), candidate("ray", late), down, meltano)
+
+    assert why(placed) == "the only runtime left; ray would take about 9 s, 5 s are left"
+    assert why(placement(candidate("local"), down, meltano)) == "the only runtime that can run it"
+
+
+def test_a_quicker_runtime_that_costs_more_is_said_to() -> None:
+    cheap, quick = candidate("local", p50=8.0, n=4), candidate("ray", p50=1.5)
+    cheap["prediction"]["cost"] = 0.1
+
+    assert why(placement(quick, cheap, source="learned")) == (
+        "about 8.00s expected, by 4 earlier runs there; 1.50s on ray, for more money"
+    )
+
+
 def test_a_choice_that_surprises_has_its_reason() -> None:
     ray = placement(candidate("local"), candidate("ray", DOWN), rule_would_choose="ray", fallback_reason="ray is down")
 
@@ -107,6 +125,8 @@ class TwoRuntimes(FakeControlPlane):
         self, workflow: str, version: str | None = None, runtime: str | None = None, workspace: str = "default"
     ) -> Document:
         placed = placement(candidate("local"), candidate("ray"), candidate("meltano", UNSUPPORTED))
+        if self.documents:
+            placed["chosen"] = "ray"
         return {"workflow": workflow, "version": version, "steps": [{"path": "load", "placement": placed}]}
 
     async def start(self, request: StartRequest) -> Started:
@@ -140,7 +160,7 @@ def test_a_benchmark_runs_the_step_on_every_runtime_that_can_and_compares(tmp_pa
         "local": (2.5, 2),
         "ray": (1.5, 2),
     }
-    assert (found["winner"], found["results_equal"], found["placement_would_choose"]) == ("ray", True, "local")
+    assert (found["winner"], found["results_equal"], found["placement_would_choose"]) == ("ray", True, "ray")
     assert found["excluded"] == [{"runtime": "meltano", "reasons": UNSUPPORTED}]
     assert "runs 2 times on each runtime" in err
     assert fake.deployed == {}
@@ -152,6 +172,6 @@ def test_a_benchmark_tells_of_failures_and_of_results_that_differ(tmp_path: Path
     failing = benchmark(TwoRuntimes({}, fails="ray"), tmp_path, "--repeat", "1")
 
     assert (differing, failing) == (0, 1)
-    assert "quickest: ray; the results differ; placement would choose local" in out
+    assert "quickest: ray; the results differ; placement would choose ray" in out
     assert "times on each runtime" not in err
     assert "ray failed: out of luck" in capsys.readouterr().out

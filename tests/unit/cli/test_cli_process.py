@@ -64,6 +64,32 @@ def test_help_and_version_load_nothing_heavy(arguments: list[str]) -> None:
     assert HEAVY.intersection(eval(done.stderr)) <= allowed
 
 
+def test_a_step_on_this_machine_loads_nothing_of_other_runtimes(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text("import flexcore\n\n@flexcore.task\ndef one():\n    return 1\n")
+    (tmp_path / "one.yaml").write_text("name: one\nsteps:\n  - {id: s, type: function, with: {name: 'tasks:one'}}\n")
+    script = (
+        "import sys\nfrom flexcore.cli.app import run\nrun(['workflow', 'execute', 'one.yaml'])\n"
+        "print(sorted(sys.modules), file=sys.stderr)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+
+    loaded = set(eval(done.stderr.splitlines()[-1]))
+    unneeded = {
+        "http.client",
+        "urllib.request",
+        "grpc",
+        "ray",
+        "kubernetes",
+        "s3fs",
+        "fastapi",
+        "flexcore_ray.attempts",
+    }
+    assert "flexcore_local" in loaded
+    assert not loaded & unneeded
+    assert not {"flexcore.analyzer.flips", "flexcore.runtime.wire.events", "flexcore.cli.benchmarking"} & loaded
+
+
 def test_one_interrupt_detaches_and_says_how_to_go_on() -> None:
     process = subprocess.Popen(
         command("workflow", "wait", "exe_1", hangs=True, events=2),

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ from flexcore.model.graph import build
 from flexcore.model.ids import ExecutionId, StepPath, benchmark_name, signature_of
 from flexcore.model.lifecycle import StepStatus
 from flexcore.model.observation import Observation
-from flexcore.model.placement import Placement
+from flexcore.model.placement import Estimate, Evidence, Placement, Prediction, Score, Verdict
 from flexcore.model.template import Expression, MapTemplate
 from flexcore.model.values import JSON, Payload, Ref
 from flexcore.model.workflow import Requirements, Step, StepId, StepKind, Task
@@ -175,3 +176,52 @@ JSON_VALUES = st.recursive(
 def test_no_parameters_are_too_odd_to_be_looked_at(parameters: dict[str, JSON]) -> None:
     assert view(parameters).signature == "etl/load"
     assert stores_of(parameters, "file") <= {"file", "s3"}
+
+
+# --- what learned choices came to
+
+
+def predicted(seconds: float, cost: float | None = None, p_miss: float = 0.0) -> Prediction:
+    total, nothing = Estimate(seconds, seconds, seconds), Estimate(0.0, 0.0, 0.0)
+    score = Score(seconds, 0.5, 0.0 if cost is None else 600 * cost, 0.0, 0.0)
+    return Prediction(nothing, nothing, nothing, total, total, score, cost, 0.05, p_miss, 0.9, 4, Evidence.OWN)
+
+
+def placed(source: Any = "learned", by_rule: str = "meltano", **ray: Any) -> Placement:
+    verdicts = (
+        Verdict(runtime="meltano", prediction=predicted(20.0)),
+        Verdict(runtime="ray", prediction=predicted(4.0, **ray)),
+    )
+    weights = {"time": 1.0, "cost": 1.0, "seconds_per_unit": 600.0}
+    return replace(
+        PLACED, chosen="ray", source=source, by_rule=by_rule, verdicts=verdicts, weights=weights, input_store="s3"
+    )
+
+
+def came_to(placement: Placement, outcome: ErrorClass | None = None) -> tuple[float | None, float | None]:
+    begin = c.StepDispatched(path=LOAD, kind="python", attempt=1, token=1, runtime="ray", placement=placement)
+    if outcome is None:
+        phases = {Phase.START: timedelta(seconds=2), Phase.RUN: timedelta(seconds=8)}
+        (found,) = taught(begin, c.StepSucceeded(path=LOAD, kind="python", attempt=1, phases=phases))
+    else:
+        failure = Failure(message="no", error_class=outcome)
+        (found,) = taught(begin, c.StepFailed(path=LOAD, kind="python", attempt=1, failure=failure))
+    assert found.store == "s3"
+    return found.score, found.rule_score
+
+
+def test_a_learned_choice_is_held_against_the_rules() -> None:
+    assert came_to(placed()) == (10.0, 20.5)
+    assert came_to(placed(cost=0.1)) == (10.0 + 600 * 0.1 * 10 / 4, 20.5)
+    assert came_to(placed(by_rule="ray")) == (10.0, 10.0)
+
+
+def test_what_a_learned_choice_lost_is_its_own() -> None:
+    assert came_to(placed(), ErrorClass.LOST) == (1.0, 0.0)  # a second between the two entries
+    assert came_to(placed(), ErrorClass.TIMEOUT) == (1.0, 1.0)
+    assert came_to(placed(), ErrorClass.USER) == (None, None)
+
+
+def test_neither_the_rules_own_choices_nor_those_under_a_deadline_are_held_against_them() -> None:
+    assert came_to(placed(source="rule")) == came_to(placed(source="pinned")) == (None, None)
+    assert came_to(placed(p_miss=0.1)) == (None, None)

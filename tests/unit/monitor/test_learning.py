@@ -2,8 +2,10 @@
 
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import pytest
 
 from flexcore.analyzer.predict import NOTHING_LEARNED, Model
 from flexcore.analyzer.snapshot import Load
@@ -20,6 +22,8 @@ from flexcore.runtime.interface import Health
 from flexcore.store.observations import Observed
 from flexcore.testing.factories import capabilities, health_status
 from flexcore.testing.store_suite_learning import observation
+
+AT = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def runs(model: Model) -> int:
@@ -99,7 +103,9 @@ def lookout(written: Written, *kinds: tuple[StepKind, ...]) -> Lookout:
         )
         for each in found
     )
-    return Lookout(candidates=ask, known=lambda: down, loads=load, prices={"r0": 2.0}, learning=Learning(written))
+    return Lookout(
+        candidates=ask, known=lambda: down, loads=load, prices={"r0": 2.0}, learning=Learning(written), now=lambda: AT
+    )
 
 
 async def test_nothing_is_read_as_long_as_it_could_change_nothing() -> None:
@@ -122,9 +128,34 @@ async def test_a_snapshot_has_what_was_learned_prices_and_whatever_load_is_known
     await competing.close()
 
     assert runs(snapshot.model) == 1
-    assert (snapshot.prices, snapshot.loads) == ({"r0": 2.0}, {})
+    assert snapshot.prices == {"r0": 2.0}
+    assert snapshot.loads == {"r0": Load(warm=False), "r1": Load(warm=False)}
     assert [each.health and each.health.state for each in again.candidates] == [Health.DOWN, Health.DOWN]
     assert again.model is snapshot.model
+
+
+async def test_an_instance_is_warm_for_a_while_after_an_attempt() -> None:
+    lately = observation()._replace(runtime="r1", at=AT - timedelta(minutes=9))
+    competing = lookout(Written([lately]), (StepKind.PYTHON,), (StepKind.PYTHON,))
+
+    snapshot = await competing.look()
+    competing.now = lambda: AT + timedelta(minutes=1)
+    later = await competing.look()
+    await competing.close()
+
+    assert {name: load.warm for name, load in snapshot.loads.items()} == {"r0": False, "r1": True}
+    assert {name: load.warm for name, load in later.loads.items()} == {"r0": False, "r1": False}
+
+
+async def test_when_learning_begins_to_rest_somebody_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    written = Written([observation()._replace(score=20.0, rule_score=5.0)] * 30)
+    learning = Learning(written)
+
+    await learning.refresh()
+    written.rows.append(observation())
+    await learning.refresh()
+
+    assert capsys.readouterr().out.count("learning.rests") == 1
 
 
 async def test_load_is_counted_here_and_read_from_the_store_where_places_are_limited() -> None:

@@ -1,0 +1,53 @@
+"""The holder of the snapshot: what it counts, and what it says of it."""
+
+from dataclasses import replace
+
+import pytest
+from unit.analyzer.learned_cases import STEP, able, seen
+
+from flexcore.analyzer.policy import Policy
+from flexcore.analyzer.predict import Model
+from flexcore.analyzer.snapshot import Snapshot
+from flexcore.control.planning import Planner
+from flexcore.monitor.lookout import Lookout
+from flexcore.monitor.metrics import Metrics
+
+
+class Broken(Model):
+    """A model with a bug."""
+
+    def outlook(self, signature: str, family: str, runtime: str) -> object:  # type: ignore[override]
+        raise ZeroDivisionError("float division by zero")
+
+
+def planner(lookout: Lookout, snapshot: Snapshot) -> Planner:
+    return Planner(lookout=lookout, policy=Policy(), snapshot=snapshot)
+
+
+@pytest.fixture
+def lookout() -> Lookout:
+    """One that is never asked."""
+    return Lookout(
+        candidates=NotImplemented, known=tuple, loads=NotImplemented, prices={}, learning=None, now=NotImplemented
+    )
+
+
+def test_a_bug_in_what_is_learned_is_counted_each_time_and_logged_once(
+    lookout: Lookout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Broken(Model().observed([seen("ray", 1.0)] * 9).memory)
+    placing, metrics = planner(lookout, able(model)), Metrics()
+    metrics.count_placement(lambda: placing.faults, lambda: len(placing.resting))
+
+    placed = [placing.place(replace(STEP, signature=name)) for name in ("w/s", "w/s", "w/other")]
+
+    assert [each.chosen for each in placed] == ["meltano"] * 3
+    assert capsys.readouterr().out.count("placement.fault") == 1
+    assert b"flexcore_placement_faults 3.0" in metrics.render()
+
+
+def test_families_whose_learning_rests_are_told(lookout: Lookout) -> None:
+    model = Model().observed([seen("ray", 10, score=10.0, rule_score=2.0)] * 30)
+
+    assert planner(lookout, able(model)).resting == ("python",)
+    assert planner(lookout, able()).resting == ()
