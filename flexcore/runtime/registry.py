@@ -20,6 +20,7 @@ from flexcore.model.workflow import StepKind
 from flexcore.runtime.candidate import Candidate
 from flexcore.runtime.interface import INTERFACE_VERSION
 from flexcore.runtime.plugin import RuntimeContext, RuntimePlugin
+from flexcore.runtime.schemas import Made, ParameterSchemas, Schema
 from flexcore.runtime.supervised import Observer, SupervisedRuntime, Supervision
 
 GROUP = "flexcore.runtimes"
@@ -75,6 +76,7 @@ class Registry:
         self._supervision = supervision or Supervision()
         self._plugins: dict[str, RuntimePlugin] = {}
         self._instances: dict[str, SupervisedRuntime] = {}
+        self._schemas: Made = {}
         self._missing: dict[str, str] = {}  # instance → why its plug-in cannot be had
         self._asking: dict[str, asyncio.Task[None]] = {}
 
@@ -115,16 +117,14 @@ class Registry:
         """Say the same from memory alone, without waiting."""
         return tuple(self._candidate(each) for each in self._settings.values())
 
-    def parameter_schemas(self) -> dict[StepKind, dict[str, JSON]]:
+    def parameter_schemas(self) -> Mapping[StepKind, Schema]:
         """Give the JSON schema of `with` per step kind; several that differ for one kind are alternatives."""
-        found: dict[StepKind, list[dict[str, JSON]]] = {}
+        models: dict[StepKind, list[type[BaseModel]]] = {}
         plugins = {self._settings[each.name].type: self.plugin(each.name) for each in self._usable()}
         for plugin in plugins.values():
             for kind, model in plugin.parameters.items():
-                schema: dict[str, JSON] = model.model_json_schema()
-                if schema not in found.setdefault(kind, []):
-                    found[kind].append(schema)
-        return {kind: each[0] if len(each) == 1 else {"anyOf": each} for kind, each in found.items()}
+                models.setdefault(kind, []).append(model)
+        return ParameterSchemas(models, self._schemas)
 
     def validate(self, kind: StepKind, parameters: Mapping[str, JSON], runtime: str) -> Mapping[str, JSON] | Failure:
         """Check a step's resolved `with` by the model of the runtime's plug-in; give it back as that model reads it.

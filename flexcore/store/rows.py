@@ -39,6 +39,8 @@ def _as_plain(value: object) -> object:
 
 
 _json = msgspec.json.Encoder(enc_hook=_as_plain)
+_SHARED = "placement"  # the field whose very value many rows have: a step goes where it went in the last execution
+_MOST_SHARED = 256
 
 
 class Codec(Generic[Model]):
@@ -53,6 +55,8 @@ class Codec(Generic[Model]):
         stored = [part for part in fields(model) if part.name != apart]
         self._plain = tuple((part.name, part.default) for part in stored if part.default_factory is MISSING)
         self._collections = tuple(part.name for part in stored if part.default_factory is not MISSING)
+        self._is_sharing = any(part.name == _SHARED for part in stored)
+        self._encoded: dict[int, tuple[object, msgspec.Raw]] = {}
         self._decoder = msgspec.json.Decoder(model)
 
     def encode(self, value: Model) -> str:
@@ -61,6 +65,8 @@ class Codec(Generic[Model]):
         for name in self._collections:
             if part := getattr(value, name):
                 body[name] = part
+        if self._is_sharing and _SHARED in body:
+            body[_SHARED] = self._shared(body[_SHARED])
         return _text(body)
 
     def decode(self, body: str) -> Model:
@@ -69,6 +75,20 @@ class Codec(Generic[Model]):
             return self._decoder.decode(body)
         except msgspec.MsgspecError as error:
             raise InternalError(f"a stored body cannot be read: {error}", hint="run flexcore verify") from error
+
+    def _shared(self, value: object) -> msgspec.Raw:
+        """Encode once what comes again and again and never changes: most of what is written, twice for each attempt.
+
+        Known by identity, because comparing costs what encoding does; held, so that nothing else gets its identity.
+        """
+        known = self._encoded.get(id(value))
+        if known is not None:
+            return known[1]
+        if len(self._encoded) >= _MOST_SHARED:
+            self._encoded.clear()
+        raw = msgspec.Raw(_text(value).encode())
+        self._encoded[id(value)] = (value, raw)
+        return raw
 
 
 CHANGES: dict[str, Codec[Any]] = {change.__name__: Codec(change) for change in get_args(Change)}

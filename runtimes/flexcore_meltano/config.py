@@ -11,10 +11,13 @@ from flexcore.runtime.portable.parameters import DataName, DataOutput
 InstallPolicy: TypeAlias = Literal["auto", "never", "always"]
 
 
-class MeltanoConfig(BaseModel):
-    """One instance of the runtime."""
+class _Strict(BaseModel):
+    # Built when first used: most commands look at this runtime and do not use it.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
-    model_config = ConfigDict(extra="forbid")
+
+class MeltanoConfig(_Strict):
+    """One instance of the runtime."""
 
     executable: Path | None = Field(
         default=None, description="The `meltano` to use where a project has none in its .venv"
@@ -33,19 +36,15 @@ def as_list(value: OneOrMany) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-class _Parameters(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Parameters(_Strict):
     project: str = Field(min_length=1, description="Folder of meltano.yml, relative to the workflow, or a known name")
     outputs: dict[DataName, DataOutput] = Field(
         default_factory=dict, description="Files that the run leaves, to be stored: `output/…` is $FLEXCORE_OUTPUT"
     )
 
 
-class ExplicitState(BaseModel):
+class ExplicitState(_Strict):
     """A state id in full, for bookmarks that are shared with something else, such as `meltano el --state-id`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: str = Field(min_length=1, pattern=r"^[^\s]+$")
 

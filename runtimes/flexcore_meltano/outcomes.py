@@ -12,8 +12,6 @@ from flexcore.model.failure import ErrorClass, Failure
 from flexcore.runtime.shim import End, Lost, Reason, Status
 from flexcore_meltano.logs import RunLog
 
-_SIGTERM_CODE = 128 + signal.SIGTERM
-_SIGKILL_CODE = 128 + signal.SIGKILL
 _SIDES = ("extractors", "loaders")
 _OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
 _COMPLAINTS = ("traceback", "error", "critical", "exception", "fatal")

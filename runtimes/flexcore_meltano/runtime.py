@@ -40,7 +40,6 @@ from flexcore.runtime.interface import (
     Survey,
 )
 from flexcore.runtime.plugin import RuntimeContext
-from flexcore.runtime.portable.storing import store_outputs
 from flexcore.runtime.shim import End, Found, State
 from flexcore.runtime.state_folder import problem_with
 from flexcore_meltano.client import NoMeltano, attempt_argv, encode_order, find_executable
@@ -190,6 +189,9 @@ class MeltanoRuntime:
         start = notes.get(OUTPUTS_START)
         if not isinstance(result.outcome, Succeeded) or not isinstance(start, str):
             return result
+        # Here, because it imports HTTP, and most commands only look at this runtime.
+        from flexcore.runtime.portable.storing import store_outputs
+
         outputs = _validated(request).outputs
         outcome, refs = await store_outputs(result.outcome, outputs, Path(start), self._context.artifacts, request.id)
         return replace(result, outcome=outcome, artifacts=refs)

@@ -12,6 +12,7 @@ from flexcore.model.values import JSON
 from flexcore.runtime.interface import Failed, Succeeded
 from flexcore.runtime.shim import Reason, Status
 
+_TIMED_OUT = "Timeout"  # as the engine calls it
 _KILLED = "killed from outside, most often because the machine ran out of memory"
 
 
@@ -34,7 +35,7 @@ TABLE: tuple[Row, ...] = (
     Row(lambda end: end.problem == "folder", ErrorClass.INPUT, "the step's folder cannot be entered: {errno}"),
     Row(lambda end: bool(end.problem), ErrorClass.INTERNAL, "the process could not be set up: {errno}"),
     Row(lambda end: end.reason is Reason.CANCELLED, ErrorClass.CANCELLED, "cancelled"),
-    Row(lambda end: end.reason is Reason.TIMEOUT, ErrorClass.TIMEOUT, "over its time limit"),
+    Row(lambda end: end.reason is Reason.TIMEOUT, ErrorClass.TIMEOUT, "not done within its time limit"),
     Row(
         lambda end: end.reason is Reason.OOM,
         ErrorClass.OOM,
@@ -70,6 +71,7 @@ def failure_of(end: Status, *, told: bytes = b"", last_words: str = "") -> Failu
     if row.error_class is ErrorClass.USER and last_words:
         message = f"{message}: {last_words}"
     name = number if end.signal is not None else f"exit {end.exit_code}"
+    name = _TIMED_OUT if end.reason is Reason.TIMEOUT else name
     return Failure(message=message, error_class=row.error_class, name=name, hint=row.hint)
 
 

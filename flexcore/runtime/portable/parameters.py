@@ -49,7 +49,8 @@ RelativePath = Annotated[str, Field(min_length=1), AfterValidator(_inside)]
 class Strict(BaseModel):
     """Unknown keys are refused, and nothing is changed later."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A command sees few of the kinds of steps, and building a model costs milliseconds of its start.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class DataInput(Strict):

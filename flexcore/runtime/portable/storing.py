@@ -18,6 +18,7 @@ from pathlib import Path
 from flexcore.model.errors import RuntimeUnavailable
 from flexcore.model.ids import AttemptId
 from flexcore.model.values import Ref
+from flexcore.runtime.flexcore_far.transfer import ROWS_ARE_LINES
 from flexcore.runtime.interface import Failed, Succeeded
 from flexcore.runtime.plugin import ArtifactStore, Link
 from flexcore.runtime.portable.data import DeclaredOutput, Stored, offers, with_references
@@ -45,11 +46,21 @@ async def store_outputs(
         if await asyncio.to_thread(file.is_file):
             try:
                 stored[name] = await asyncio.to_thread(_store, file, each.format, each.offer.link)
-            except (OSError, urllib.error.URLError) as error:
-                # The link is a secret, and some of these errors quote it.
-                why = type(error).__name__ if isinstance(error, urllib.error.URLError) else error.strerror
+            except OSError as error:
+                why = _told(error)
                 raise RuntimeUnavailable(f"output '{name}' cannot be stored: {why}") from error
     return with_references(outcome, data, stored, id)
+
+
+def _told(error: OSError) -> str:
+    """Say why, without the link: it is a secret, and some of these errors quote it."""
+    match error:
+        case urllib.error.HTTPError():
+            return f"the store answered {error.code} {error.reason}"
+        case urllib.error.URLError():
+            return str(getattr(error.reason, "strerror", None) or type(error).__name__)
+        case _:
+            return error.strerror or type(error).__name__
 
 
 def _store(file: Path, format: str, link: Link) -> Stored:
@@ -67,7 +78,7 @@ def _described(file: Path, format: str) -> Stored:
         while chunk := source.read(_CHUNK):
             digest.update(chunk)
             size, lines, last = size + len(chunk), lines + chunk.count(b"\n"), chunk[-1:]
-    rows = lines + (last != b"\n") if format == "jsonl" else None  # a row of CSV may go over several lines
+    rows = lines + (last != b"\n") if format in ROWS_ARE_LINES else None
     return Stored(bytes=size, checksum=f"sha256-{digest.hexdigest()}", rows=rows)
 
 

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict
@@ -234,6 +235,39 @@ def test_schemas_of_parameters_are_published_by_kind() -> None:
     schemas = strict_registry().parameter_schemas()
 
     assert schemas == {StepKind.BASH: Strict.model_json_schema()}
+
+
+def test_the_schema_of_a_kind_that_nobody_asks_for_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+    original = Strict.model_json_schema
+
+    def schema() -> dict[str, Any]:
+        made.append(original())
+        return made[-1]
+
+    monkeypatch.setattr(Strict, "model_json_schema", schema)
+    known = strict_registry()
+
+    assert known.parameter_schemas().get(StepKind.DBT) is None
+    assert made == []
+    assert known.parameter_schemas()[StepKind.BASH] == known.parameter_schemas()[StepKind.BASH] == original()
+    assert len(made) == 1
+
+
+def test_the_schemas_of_two_models_for_one_kind_are_alternatives() -> None:
+    class Other(BaseModel):
+        other: int
+
+    def load(kind: str, model: type[BaseModel]) -> Loader:
+        parameters = {StepKind.BASH: model}
+        return lambda: RuntimePlugin(kind=kind, create=lambda *_: ScriptedRuntime(World()), parameters=parameters)
+
+    plugins = {"a": load("a", Strict), "b": load("b", Other), "c": load("c", Strict)}
+    known = registry(*(RuntimeSettings(name=each, type=each) for each in plugins), plugins=plugins)
+
+    assert known.parameter_schemas() == {
+        StepKind.BASH: {"anyOf": [Strict.model_json_schema(), Other.model_json_schema()]}
+    }
 
 
 async def test_closing_closes_what_wants_to_be_closed() -> None:

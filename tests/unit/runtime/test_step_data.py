@@ -16,6 +16,8 @@ import pytest
 from flexcore.model.errors import RuntimeUnavailable, StoreUnavailable
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.values import Ref, digest
+from flexcore.runtime.flexcore_far import transfer
+from flexcore.runtime.flexcore_far.results import Unprepared
 from flexcore.runtime.interface import Failed, Succeeded
 from flexcore.runtime.plugin import Link, Offer
 from flexcore.runtime.portable.data import DataLinks, Stored, as_json, step_data, with_references
@@ -189,6 +191,21 @@ async def test_files_on_this_machine_are_stored_whole_or_not_at_all(tmp_path: Pa
     assert not list(tmp_path.rglob(".new-*"))
 
 
+@pytest.mark.parametrize("form", ["jsonl", "ndjson", "csv"])
+async def test_rows_are_counted_alike_on_both_sides(tmp_path: Path, form: str) -> None:
+    file, place = tmp_path / f"a.{form}", tmp_path / "there"
+    file.write_bytes(b'{"n": 1}\n{"n": 2}')
+    outputs = {"a": DataOutput(path=file.name, format=form)}
+    (tmp_path / "store").mkdir()
+
+    far = transfer.store("a", file, {"url": place.as_uri(), "headers": {}}, form, lambda: None)
+    _, (ref,) = await store_outputs(Succeeded(None), outputs, tmp_path, LocalArtifacts(tmp_path / "store"), ID)
+
+    assert place.read_bytes() == file.read_bytes()
+    assert (far["bytes"], far["checksum"], far["rows"]) == (ref.bytes, ref.checksum, ref.rows)
+    assert ref.rows == (None if form == "csv" else 2)
+
+
 async def test_a_file_that_is_not_there_fails_and_names_it(tmp_path: Path) -> None:
     outputs = {"flights": DataOutput(path="output/flights.jsonl", format="jsonl")}
 
@@ -199,14 +216,19 @@ async def test_a_file_that_is_not_there_fails_and_names_it(tmp_path: Path) -> No
 
 
 @contextmanager
-def taking(status: int) -> Iterator[tuple[str, list[tuple[str, bytes, str]]]]:
-    """Serve on loopback, and answer every PUT so."""
+def taking(*statuses: int) -> Iterator[tuple[str, list[tuple[str, bytes, str]]]]:
+    """Serve on loopback, and answer PUTs so, one after the other, and all others as the last. 0: no answer."""
+    left = list(statuses)
     got: list[tuple[str, bytes, str]] = []
 
     class Taking(http.server.BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             got.append((self.path, body, self.headers["X-Told"]))
+            status = left.pop(0) if len(left) > 1 else left[0]
+            if not status:
+                self.close_connection = True
+                return
             self.send_response(status)
             self.end_headers()
 
@@ -247,3 +269,34 @@ async def test_a_url_that_takes_nothing_leaves_the_outcome_open_and_its_signatur
             )
 
     assert "hidden" not in str(caught.value)
+    assert ("the store answered 503" if is_there else "refused") in str(caught.value)
+
+
+def sent(url: str, file: Path) -> Any:
+    return transfer.store("a", file, {"url": f"{url}/put", "headers": {"X-Told": "yes"}}, "csv", lambda: None)
+
+
+def test_an_upload_is_tried_again_while_the_store_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "_APART_S", 0.001)
+    (tmp_path / "a.csv").write_bytes(b"n\n1\n")
+    with taking(503, 0, 500, 502, 503, 200) as (url, got):
+        stored = sent(url, tmp_path / "a.csv")
+
+    assert stored["bytes"] == 4
+    assert [body for _, body, _ in got] == [b"n\n1\n"] * 6
+
+
+def test_an_upload_is_given_up_after_a_while_or_at_once_when_it_is_forbidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "_APART_S", 0.001)
+    monkeypatch.setattr(transfer, "_PATIENCE_S", 0.05)
+    (tmp_path / "a.csv").write_bytes(b"n\n1\n")
+    with taking(503) as (url, away), pytest.raises(Unprepared, match="answered 503") as given_up:
+        sent(url, tmp_path / "a.csv")
+    with taking(403) as (url, forbidden), pytest.raises(Unprepared, match="answered 403") as refused:
+        sent(url, tmp_path / "a.csv")
+
+    assert len(away) > 1
+    assert len(forbidden) == 1
+    assert (given_up.value.hint, "run out" in refused.value.hint) == ("", True)

@@ -13,6 +13,7 @@ from flexcore.model.errors import InternalError
 from flexcore.model.execution import ExecutionHeader, Handle, LoopState, Phase, ScopeState, SecretText, StepState, Usage
 from flexcore.model.failure import Failure
 from flexcore.model.ids import StepPath
+from flexcore.model.lifecycle import StepStatus
 from flexcore.model.placement import Estimate, Evidence, Placement, Prediction, Score, Verdict
 from flexcore.model.values import Payload, Ref
 from flexcore.store.rows import (
@@ -152,6 +153,32 @@ def test_defaults_take_no_room() -> None:
     assert CHANGES["ExecutionStarted"].encode(ExecutionStarted()) == "{}"
     change = StepSucceeded(path=StepPath("load"), kind="python", phases={Phase.RUN: timedelta(seconds=1)})
     assert CHANGES["StepSucceeded"].encode(change) == '{"path":"load","kind":"python","phases":{"run":"PT1S"}}'
+
+
+def test_what_many_rows_share_is_written_as_if_each_had_its_own() -> None:
+    def placed(runtime: str) -> Placement:
+        return Placement(chosen=runtime, source="rule", analysis={"cpu": {"value": None}})
+
+    shared = placed("local")
+    steps = [
+        StepState(path=StepPath("s"), kind="bash", status=StepStatus.RUNNING, placement=each)
+        for each in (shared, shared, placed("local"))
+    ]
+    # More than are remembered, each gone before the next is made, which may then have its place in memory.
+    many = [
+        STEP.encode(StepState(path=StepPath("s"), kind="bash", status=StepStatus.RUNNING, placement=placed(f"r{n}")))
+        for n in range(600)
+    ]
+
+    assert len({STEP.encode(step) for step in steps}) == 1
+    assert [STEP.decode(body).placement for body in many] == [placed(f"r{n}") for n in range(600)]
+
+
+def test_half_a_character_in_what_is_shared_cannot_be_stored() -> None:
+    placement = Placement(chosen="local", source="rule", fault="\ud800")
+
+    with pytest.raises(InternalError, match="cannot be stored"):
+        STEP.encode(StepState(path=StepPath("s"), kind="bash", status=StepStatus.RUNNING, placement=placement))
 
 
 def test_an_unknown_kind_says_upgrade() -> None:
