@@ -22,7 +22,7 @@ from flexcore.runtime.interface import ExecutionRequest
 from flexcore.runtime.portable.code import Refused, bash_arguments, content_of, file_beside, text, without_secrets
 from flexcore.runtime.portable.data import DataLinks
 from flexcore.runtime.portable.delivery import to_file
-from flexcore.runtime.portable.program import Limits, invalid_text, order_beside
+from flexcore.runtime.portable.program import ORDER_VARIABLE, Limits, invalid_text, order_beside
 from flexcore.runtime.shim import Command
 from flexcore_local import outcomes
 from flexcore_local.config import BashParameters, HttpParameters, LocalConfig, PythonParameters, SqlParameters
@@ -223,7 +223,7 @@ def _environment(
         **base,
         **request.env,
         **{name: text(value) for name, value in declared.items()},
-        "FLEXCORE_ORDER": "-",
+        ORDER_VARIABLE: "-",
         "FLEXCORE_RESULT": str(folder.absolute() / outcomes.RESULT),
         "FLEXCORE_FAILURE": str(folder.absolute() / outcomes.FAILURE),
         "FLEXCORE_EXECUTION": request.id.execution,

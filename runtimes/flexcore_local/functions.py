@@ -145,7 +145,9 @@ def _expire(call: Call, grace: timedelta) -> None:
     """The time limit is over: tell the function if it can be told, and kill the host if that does not help."""
     if call.outcome is not None:
         return
-    call.settle(Failed(Failure(message="over its time limit", error_class=ErrorClass.TIMEOUT)))
+    call.settle(
+        Failed(Failure(message="not done within its time limit", error_class=ErrorClass.TIMEOUT, name="Timeout"))
+    )
     call.host.cancel(call)
     call.host.loop.call_later(grace.total_seconds(), _force, call)
 

@@ -26,8 +26,9 @@ _RAY = 'runtimes: {ray: {type: ray, cluster: local, boxed: true, idle_timeout: 6
 
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
+    """Give a folder without Ray, which would be started for machine learning, and is tried in a test of its own."""
     (tmp_path / "empty").mkdir()
-    return Session(tmp_path / "empty")
+    return Session(tmp_path / "empty", {"FLEXCORE_RUNTIMES__RAY__ENABLED": "false"})
 
 
 def execute(session: Session, name: str, *arguments: str) -> Done:
@@ -182,10 +183,10 @@ def test_hybrid_pipeline_comes_to_the_same_on_ray(session: Session) -> None:
     if shutil.which("unshare") is None or subprocess.run(_BOX, capture_output=True, check=False).returncode:
         pytest.skip("no network namespace can be made")
     # A home of its own, so that nothing is learned from it.
-    here = succeeded(Session(session.folder, {"FLEXCORE_HOME": "elsewhere"}), "hybrid_pipeline")
+    here = succeeded(Session(session.folder, {**session.environment, "FLEXCORE_HOME": "elsewhere"}), "hybrid_pipeline")
     session.write("flexcore.yaml", _RAY)
     try:
-        running = session.start("workflow", "execute", "hybrid_pipeline", "--output", "json")
+        running = Session(session.folder).start("workflow", "execute", "hybrid_pipeline", "--output", "json")
         there = running.ended(_PATIENCE_SECONDS).document
     finally:
         end_cluster_of(session.folder / ".flexcore" / "runtimes" / "ray")

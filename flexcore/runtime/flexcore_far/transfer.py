@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.error import HTTPError, URLError
@@ -20,9 +21,12 @@ from urllib.request import Request, urlopen
 from .results import Unprepared
 
 _CHUNK = 1 << 20
-_TRIES, _APART_S, _SILENCE_S = 4, 0.5, 60.0
+_PATIENCE_S, _APART_S, _MOST_APART_S, _SILENCE_S = 120.0, 0.5, 10.0, 60.0
 _Result = TypeVar("_Result")
 _FOR_EVER = (400, 401, 403, 404, 405, 410, 411, 413)
+_HINTS = {403: "its link may have run out, as with temporary credentials: another attempt gets new ones"}
+_IN_VAIN = (FileNotFoundError, PermissionError, IsADirectoryError)
+ROWS_ARE_LINES = ("jsonl", "ndjson")  # a row of CSV may go over several lines
 
 
 def fetch(name: str, link: Mapping[str, Any], checksum: str, target: Path, check: Callable[[], None]) -> int:
@@ -36,42 +40,50 @@ def fetch(name: str, link: Mapping[str, Any], checksum: str, target: Path, check
 def store(name: str, source: Path, link: Mapping[str, Any], form: str, check: Callable[[], None]) -> dict[str, Any]:
     """Take an output to its place, and describe it: bytes, checksum, and rows where lines are rows."""
     hashed = hashlib.sha256()
-    lines = 0
+    size, lines, last = 0, 0, b"\n"
     with source.open("rb") as file:
         for piece in iter(lambda: file.read(_CHUNK), b""):
             check()
             hashed.update(piece)
-            lines += piece.count(b"\n")
-    size = source.stat().st_size
+            size, lines, last = size + len(piece), lines + piece.count(b"\n"), piece[-1:]
     _tried(f"output {name!r} cannot be stored", lambda: _stored(link, source, size), check)
-    rows = lines if form in ("jsonl", "ndjson") else None
+    rows = lines + (last != b"\n") if form in ROWS_ARE_LINES else None
     return {"bytes": size, "checksum": f"sha256-{hashed.hexdigest()}", "rows": rows}
 
 
-def _not_transferred(message: str) -> Unprepared:
-    return Unprepared(message, name="NotTransferred")
+def _not_transferred(message: str, hint: str = "") -> Unprepared:
+    return Unprepared(message, name="NotTransferred", hint=hint)
 
 
 def _tried(what: str, act: Callable[[], _Result], check: Callable[[], None]) -> _Result:
-    for left in reversed(range(_TRIES)):
+    """Try until it goes well, or for so long in vain: hours of work may be in the file."""
+    until = time.monotonic() + _PATIENCE_S
+    apart = _APART_S
+    while True:
         try:
             return act()
         except HTTPError as error:
             told = f"{what}: the store answered {error.code} {error.reason}"
-            if error.code in _FOR_EVER or not left:
-                raise _not_transferred(told) from None  # the original holds the link
-        except (URLError, OSError, EOFError) as error:
+            if error.code in _FOR_EVER or time.monotonic() > until:
+                raise _not_transferred(told, _HINTS.get(error.code, "")) from None  # the original holds the link
+        except (URLError, OSError, EOFError, HTTPException) as error:
             told = f"{what}: {_reason(error)}"
-            if not left or isinstance(error, (FileNotFoundError, PermissionError)):
+            if isinstance(error, _IN_VAIN) or time.monotonic() > until:
                 raise _not_transferred(told) from None
+        _wait(apart, check)
+        apart = min(2 * apart, _MOST_APART_S)
+
+
+def _wait(seconds: float, check: Callable[[], None]) -> None:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
         check()
-        time.sleep(_APART_S * (_TRIES - left))
-    raise AssertionError("the last try returns or raises")
+        time.sleep(min(left, _APART_S))
 
 
 def _reason(error: Exception) -> str:
     reason = error.reason if isinstance(error, URLError) else error
-    return str(getattr(reason, "strerror", None) or reason)
+    return str(getattr(reason, "strerror", None) or reason or type(reason).__name__)
 
 
 def _fetched(link: Mapping[str, Any], target: Path, check: Callable[[], None]) -> tuple[int, str]:
@@ -126,6 +138,11 @@ def _copied(source: Path, place: Path) -> None:
         theirs.flush()
         os.fsync(theirs.fileno())
     new.replace(place)
+    folder = os.open(str(place.parent), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)  # the name too: the reference is about to be written down
+    finally:
+        os.close(folder)
 
 
 def _path(link: Mapping[str, Any]) -> Path | None:

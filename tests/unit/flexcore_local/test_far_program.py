@@ -91,6 +91,7 @@ async def test_term_is_passed_on_and_the_whole_tree_ends(far: Far) -> None:
     far.grace = timedelta(seconds=0.3)
     running = await far.start("bash", {"script": TREE})
     await begun(running)
+    await eventually(lambda: len(processes_below(running.process.pid)) >= 3)  # the script, and both that it starts
     below = processes_below(running.process.pid)
 
     running.process.terminate()
@@ -100,7 +101,6 @@ async def test_term_is_passed_on_and_the_whole_tree_ends(far: Far) -> None:
     assert ended.log == b"told\n"
     assert ended.ending is not None
     assert ended.ending.outcome is None
-    assert len(below) >= 3
     assert not [each for each in below if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
 
 

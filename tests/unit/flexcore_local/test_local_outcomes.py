@@ -35,7 +35,7 @@ ENDS: list[tuple[End, ErrorClass, str]] = [
     (ended(127, problem="folder"), ErrorClass.INPUT, "the step's folder cannot be entered: No such file or directory"),
     (ended(127, problem="start"), ErrorClass.INTERNAL, "the process could not be set up: No such file or directory"),
     (ended(0, reason="cancelled"), ErrorClass.CANCELLED, "cancelled"),
-    (ended(None, 9, reason="timeout"), ErrorClass.TIMEOUT, "over its time limit"),
+    (ended(None, 9, reason="timeout"), ErrorClass.TIMEOUT, "not done within its time limit"),
     (ended(None, 9, reason="oom"), ErrorClass.OOM, "used more memory than its limit (peak 300 MiB)"),
     (ended(None, 9), ErrorClass.OOM, "killed from outside, most often because the machine ran out of memory"),
     (ended(137), ErrorClass.OOM, "killed from outside, most often because the machine ran out of memory"),
