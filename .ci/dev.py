@@ -36,7 +36,9 @@ def main(arguments: list[str]) -> int:
         return _install("meltano") or _run("flexcore", "workflow", "execute", "singer_extraction", *rest)
     if command == ["test"]:
         # A file of tests stays in one process, so that what it starts for all of them is started once.
-        spread = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+        # One more than there are cores: many tests wait for somebody else's process.
+        workers = min((os.cpu_count() or 1) + 1, 4)
+        spread = ("-n", str(workers), "--dist", "loadfile")
         return _install("dev") or _run("python", "-m", "pytest", *spread, *rest)
     if command == ["install"]:
         return _install("dev")

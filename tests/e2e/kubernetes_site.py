@@ -92,6 +92,15 @@ async def pod_of(cluster: StandIn, request: ExecutionRequest) -> str:
             await asyncio.sleep(0.05)
 
 
+async def running_pod_of(cluster: StandIn, request: ExecutionRequest) -> str:
+    """Wait until the pod of an attempt runs, and give its name."""
+    name = await pod_of(cluster, request)
+    async with asyncio.timeout(PATIENCE_S):
+        while (await send(cluster, "GET", f"/api/v1/namespaces/default/pods/{name}"))["status"]["phase"] != "Running":
+            await asyncio.sleep(0.05)
+    return name
+
+
 async def send(cluster: StandIn, method: str, path: str, item: dict[str, Any] | None = None) -> Any:
     """Do something as somebody else would; give the answer."""
     async with httpx.AsyncClient(base_url=cluster.url, headers={"Authorization": f"Bearer {cluster.token}"}) as client:

@@ -21,7 +21,7 @@ from e2e.kubernetes_site import (
     job,
     logged,
     outcome,
-    pod_of,
+    running_pod_of,
     runtime,
 )
 
@@ -150,7 +150,7 @@ async def test_an_ending_in_a_log_that_cannot_be_read_is_waited_for(
 async def test_a_silent_node_is_waited_for_and_what_ended_meanwhile_counts(cluster: StandIn, tmp_path: Path) -> None:
     request = container("sleep 1; echo while it was away; echo 5 > $FLEXCORE_RESULT")
     reading = asyncio.create_task(events_of(runtime(cluster, tmp_path), request))
-    await pod_of(cluster, request)
+    await running_pod_of(cluster, request)
 
     await cluster.lose_node()
     await asyncio.sleep(3)  # its end, and the time after which the cluster notices, are over
@@ -168,7 +168,7 @@ async def test_a_pod_given_up_with_its_node_is_lost_and_never_runs_twice(cluster
     await cluster.add_node("other")
     request = container("sleep 60")
     reading = asyncio.create_task(events_of(runtime(cluster, tmp_path), request))
-    await pod_of(cluster, request)
+    await running_pod_of(cluster, request)
 
     await cluster.lose_node(evicts=True)
     await asyncio.sleep(3.5)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 from unit.analyzer.learned_cases import STEP, able, seen
 
 from flexcore.analyzer.policy import Policy
@@ -33,16 +34,17 @@ def lookout() -> Lookout:
 
 
 def test_a_bug_in_what_is_learned_is_counted_each_time_and_logged_once(
-    lookout: Lookout, capsys: pytest.CaptureFixture[str]
+    lookout: Lookout,
 ) -> None:
     model = Broken(Model().observed([seen("ray", 1.0)] * 9).memory)
     placing, metrics = planner(lookout, able(model)), Metrics()
     metrics.count_placement(lambda: placing.faults, lambda: len(placing.resting))
 
-    placed = [placing.place(replace(STEP, signature=name)) for name in ("w/s", "w/s", "w/other")]
+    with capture_logs() as logged:
+        placed = [placing.place(replace(STEP, signature=name)) for name in ("w/s", "w/s", "w/other")]
 
     assert [each.chosen for each in placed] == ["meltano"] * 3
-    assert capsys.readouterr().out.count("placement.fault") == 1
+    assert [each["event"] for each in logged] == ["placement.fault"]
     assert b"flexcore_placement_faults 3.0" in metrics.render()
 
 

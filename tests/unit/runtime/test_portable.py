@@ -129,7 +129,7 @@ ENDINGS: Mapping[str, tuple[bytes, Any]] = {
     "half a result": (told(b'{"a":'), "InvalidResult"),
     "told to end": (told(b"", is_told_to_end=True, status=None), None),
     "told to end while it ran": (told(b"[1]", status={**STATUS, "reason": "cancelled"}), None),
-    "time is up": (told(b"", status={**STATUS, "exit_code": None, "signal": 9, "reason": "timeout"}), "SIGKILL"),
+    "time is up": (told(b"", status={**STATUS, "exit_code": None, "signal": 9, "reason": "timeout"}), "Timeout"),
     "an exit code": (told(b"", status={**STATUS, "exit_code": 3}), "exit 3"),
     "its own words": (told(b"", status={**STATUS, "exit_code": 1}, failed='{"message": "m", "name": "N"}'), "N"),
     "half of its own words": (told(b"", status={**STATUS, "exit_code": 1}, failed='{"message": "m'), "exit 1"),
