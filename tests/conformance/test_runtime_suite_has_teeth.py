@@ -67,7 +67,7 @@ BROKEN = {
 }
 THEMES = {check.name: check.theme for check in CHECKS}
 SPOILING_RESULTS_OR_LOGS = [each for each, named in BROKEN.items() if THEMES[named] in ("results", "logs")]
-PATIENCE = Patience(for_work=3, for_answers=1)
+PATIENCE = Patience(for_work=3, for_answers=3)
 LARGE = ("hundred_megabytes_of_log", "huge_result_arrives_or_is_refused", "large_result_arrives")
 
 Failing = dict[type[ScriptedRuntime], dict[str, str]]
