@@ -1,6 +1,7 @@
 """Work in a stand-in cluster, asked for and looked at as tests of the Kubernetes runtime do."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from flexcore.testing.kubernetes.standin import StandIn
 
 IMAGE = "busybox:1"
 PATIENCE_S = 20.0
+PODS = "/api/v1/namespaces/default/pods"
 
 
 def runtime(cluster: StandIn, folder: Path, installation: str = "ours", **config: Any) -> Runtime:
@@ -95,14 +97,36 @@ async def pod_of(cluster: StandIn, request: ExecutionRequest) -> str:
 async def running_pod_of(cluster: StandIn, request: ExecutionRequest) -> str:
     """Wait until the pod of an attempt runs, and give its name."""
     name = await pod_of(cluster, request)
-    async with asyncio.timeout(PATIENCE_S):
-        while (await send(cluster, "GET", f"/api/v1/namespaces/default/pods/{name}"))["status"]["phase"] != "Running":
-            await asyncio.sleep(0.05)
+    await until_pod(cluster, name, lambda pod: pod["status"]["phase"] == "Running")
     return name
+
+
+async def until_pod(cluster: StandIn, name: str, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Wait until a pod is as wanted."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not wanted(await send(cluster, "GET", f"{PODS}/{name}")):
+            await asyncio.sleep(0.05)
+
+
+def is_out_of_sight(pod: dict[str, Any]) -> bool:
+    """Say whether the cluster has noticed that the pod's node is silent."""
+    return any(each["type"] == "Ready" and each["status"] == "False" for each in pod["status"]["conditions"])
+
+
+async def until_log(cluster: StandIn, name: str, wanted: Callable[[bytes], bool]) -> None:
+    """Wait until what a plain read of a pod's log gives is as wanted."""
+    async with httpx.AsyncClient(base_url=cluster.url, headers=_authorization(cluster)) as client:
+        async with asyncio.timeout(PATIENCE_S):
+            while not wanted((await client.get(f"{PODS}/{name}/log")).content):
+                await asyncio.sleep(0.05)
 
 
 async def send(cluster: StandIn, method: str, path: str, item: dict[str, Any] | None = None) -> Any:
     """Do something as somebody else would; give the answer."""
-    async with httpx.AsyncClient(base_url=cluster.url, headers={"Authorization": f"Bearer {cluster.token}"}) as client:
+    async with httpx.AsyncClient(base_url=cluster.url, headers=_authorization(cluster)) as client:
         answer = (await client.request(method, path, json=item)).raise_for_status()
     return answer.json()
+
+
+def _authorization(cluster: StandIn) -> dict[str, str]:
+    return {"Authorization": f"Bearer {cluster.token}"}

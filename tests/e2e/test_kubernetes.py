@@ -23,6 +23,7 @@ from e2e.kubernetes_site import (
     runtime,
     send,
     until_it_began,
+    until_log,
 )
 
 from flexcore.model.errors import RuntimeUnavailable
@@ -50,9 +51,9 @@ async def test_a_restart_of_the_api_server_in_the_middle_loses_neither_outcome_n
     cluster: StandIn, tmp_path: Path
 ) -> None:
     lines = "for n in $(seq 1 60); do echo line $n; sleep 0.05; done; echo '{\"n\": 60}' > $FLEXCORE_RESULT"
-    reading = asyncio.create_task(events_of(runtime(cluster, tmp_path), container(lines)))
-    await until_it_began(cluster)
-    await asyncio.sleep(1)  # in the middle of three seconds
+    request = container(lines)
+    reading = asyncio.create_task(events_of(runtime(cluster, tmp_path), request))
+    await until_log(cluster, await pod_of(cluster, request), lambda log: b"line 20\n" in log)
 
     await cluster.kill_api()
     await asyncio.sleep(DOWN_S)

@@ -18,11 +18,15 @@ from e2e.kubernetes_site import (
     container,
     events_of,
     failure,
+    is_out_of_sight,
     job,
     logged,
     outcome,
+    pod_of,
     running_pod_of,
     runtime,
+    until_log,
+    until_pod,
 )
 
 from flexcore.model.errors import RuntimeUnavailable
@@ -108,7 +112,7 @@ async def test_what_a_node_put_away_while_nobody_read_is_told_to_be_missing(
     request = gated(tmp_path, 'awk "BEGIN { for (n = 0; n < 100000; n++) print \\"nobody reads this\\" }"')
     read, request = await read_until(runtime(cluster, tmp_path / "state"), request, len(BEFORE))
     (tmp_path / "go").touch()
-    await asyncio.sleep(1)  # it writes, and rotates
+    await until_log(cluster, await pod_of(cluster, request), lambda log: b"before the restart" not in log)
     (tmp_path / "end").touch()
 
     events = await events_of(runtime(cluster, tmp_path / ("state" if remembers else "elsewhere")), request)
@@ -150,10 +154,10 @@ async def test_an_ending_in_a_log_that_cannot_be_read_is_waited_for(
 async def test_a_silent_node_is_waited_for_and_what_ended_meanwhile_counts(cluster: StandIn, tmp_path: Path) -> None:
     request = container("sleep 1; echo while it was away; echo 5 > $FLEXCORE_RESULT")
     reading = asyncio.create_task(events_of(runtime(cluster, tmp_path), request))
-    await running_pod_of(cluster, request)
+    pod = await running_pod_of(cluster, request)
 
     await cluster.lose_node()
-    await asyncio.sleep(3)  # its end, and the time after which the cluster notices, are over
+    await until_pod(cluster, pod, is_out_of_sight)  # by then its work has ended, unseen
     still_reads = not reading.done()
     await cluster.find_node()
     events = await reading
@@ -168,10 +172,10 @@ async def test_a_pod_given_up_with_its_node_is_lost_and_never_runs_twice(cluster
     await cluster.add_node("other")
     request = container("sleep 60")
     reading = asyncio.create_task(events_of(runtime(cluster, tmp_path), request))
-    await running_pod_of(cluster, request)
+    pod = await running_pod_of(cluster, request)
 
     await cluster.lose_node(evicts=True)
-    await asyncio.sleep(3.5)
+    await until_pod(cluster, pod, lambda seen: "deletionTimestamp" in seen["metadata"])
     still_reads, begun = not reading.done(), len(await cluster.began())
     await cluster.find_node()
     error_class, message = failure(await reading)
