@@ -10,12 +10,13 @@ from typing import NamedTuple, TypeAlias
 
 from flexcore.analyzer.distributions import LONGEST_LOG, Z90, chance_above, chance_less
 from flexcore.analyzer.policy import Policy, Weights
+from flexcore.analyzer.predict import Model
 from flexcore.analyzer.snapshot import Candidate, Snapshot
-from flexcore.analyzer.standing import move_seconds
 from flexcore.analyzer.view import Stored
 from flexcore.model.placement import Estimate, Evidence, Prediction, Score
 
 _WIDEST = 2.0  # variance of ln(seconds) above which a mean is no longer raised: a lognormal's runs away
+_LATENCY = 0.05  # seconds to begin a transfer
 _LEAST = 1e-9  # stands for a score of zero, where a logarithm is needed
 _NONE = Estimate(0.0, 0.0, 0.0)
 
@@ -81,7 +82,7 @@ def _expected(
     median = exp(location if location < LONGEST_LOG else LONGEST_LOG)
     mean = median * exp(squared / 2)
     run = Estimate(median, median * exp(t90 * sqrt(spread)), mean)
-    move = _move(inputs, reads_files, candidate, snapshot) if inputs else _NONE
+    move = _move(inputs, reads_files, candidate.name, snapshot.model) if inputs else _NONE
     variance += mean * mean * expm1(squared) + 0.09 * move[2] * move[2]
     run_mean, mean = mean, apart + move[2] + mean
     squared = log1p(variance / (mean * mean))  # of the lognormal with this mean and variance
@@ -103,12 +104,14 @@ def _expected(
     return (wait, start, move, run, total, score, cost, p_fail, p_miss), sum(score), doubt, n, evidence
 
 
-def _move(inputs: tuple[Stored, ...], reads_files: bool, candidate: Candidate, snapshot: Snapshot) -> Estimate:
+def _move(inputs: tuple[Stored, ...], reads_files: bool, name: str, model: Model) -> Estimate:
     """Nothing where files are read in place; parts are fetched side by side, so the slowest counts."""
     seconds = 0.0
     for store, size in inputs:
         if store != "file" or not reads_files:
-            seconds = max(seconds, move_seconds(store, size, candidate, snapshot.model))
+            taken = _LATENCY + size / model.bandwidth(store, name)
+            if taken > seconds:
+                seconds = taken
     return Estimate(seconds, 1.4 * seconds, seconds) if seconds else _NONE
 
 

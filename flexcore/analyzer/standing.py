@@ -7,7 +7,7 @@ puts in the size.
 from typing import NamedTuple
 
 from flexcore.analyzer.belief import Belief
-from flexcore.analyzer.predict import Model, Outlook, Start
+from flexcore.analyzer.predict import Outlook, Start
 from flexcore.model.placement import Estimate, Evidence
 from flexcore.runtime.candidate import Candidate
 from flexcore.runtime.interface import Health
@@ -16,7 +16,6 @@ ASSUMED_START = {"local": 0.1, "meltano": 2.0, "ray": 2.0, "kubernetes": 5.0}
 """Seconds to start by type of runtime, while nothing was measured and the runtime does not tell."""
 
 _ASSUMED_START = 1.0
-_LATENCY = 0.05  # seconds to begin a transfer
 _NO_WAIT = Estimate(0.0, 0.0, 0.0)
 
 
@@ -102,8 +101,3 @@ def price_of(candidate: Candidate, stated: float | None) -> float | None:
         return stated
     own = candidate.capabilities.price_per_hour if candidate.capabilities else None
     return None if own is None else float(own)
-
-
-def move_seconds(store: str, size: int, candidate: Candidate, model: Model) -> float:
-    """Give how long it takes to bring a part of the input to an instance that cannot read it in place."""
-    return size / model.bandwidth(store, candidate.name) + _LATENCY
