@@ -12,7 +12,6 @@ import asyncio
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -21,11 +20,11 @@ from pathlib import Path
 from flexcore.model.errors import InternalError, InvalidInput, NotFound, StoreUnavailable
 from flexcore.model.values import Ref, digest, reference
 from flexcore.runtime.plugin import Link, Offer
+from flexcore.store.durable import PART, sync_folder, write_whole
 from flexcore.store.locks import exclusive, shared
 
 _LOCK_SECONDS = 30.0
 _REMOVED_AT_ONCE = 100
-_PART = ".new-"
 _URI = re.compile(r"artifact:(?P<name>(?:sha256|made)-[0-9a-f]{64})")
 
 
@@ -100,10 +99,10 @@ class LocalArtifacts:
         ref = replace(reference(data), format=format)
         target = self.path(ref)
         try:
-            if not self._take_over(target, len(data)):
-                _write(target, data)
-            # Also when it was there: whoever wrote it may not have come as far as this.
-            sync_folder(target.parent)
+            if self._take_over(target, len(data)):
+                sync_folder(target.parent)  # whoever wrote it may not have come as far as this
+            else:
+                write_whole(target, data)
         except OSError as error:
             raise StoreUnavailable(f"an artifact of {len(data)} bytes cannot be stored: {error}") from error
         return ref
@@ -141,14 +140,14 @@ class LocalArtifacts:
                 except FileNotFoundError:
                     continue  # half-written a moment ago, and complete now
                 if found.st_mtime < before:
-                    name = f"{shelf.name}/{file.name}" if file.name.startswith(_PART) else file.name
+                    name = f"{shelf.name}/{file.name}" if file.name.startswith(PART) else file.name
                     yield name, found.st_size
 
     def _remove(self, names: Sequence[str], before: float) -> Mapping[str, int]:
         removed: dict[str, int] = {}
         with exclusive(self._lock, _LOCK_SECONDS):
             for name in names:
-                file = self._folder / name if _PART in name else self._place(name)
+                file = self._folder / name if PART in name else self._place(name)
                 try:
                     found = file.stat()
                     if found.st_mtime < before:
@@ -192,27 +191,3 @@ def check(ref: Ref, data: bytes) -> None:
     wanted = name if name.startswith("sha256-") else ref.checksum
     if wanted and wanted != digest(data):
         raise InternalError(f"{ref.uri} is damaged: its content has another checksum", hint="restore a backup")
-
-
-def _write(target: Path, data: bytes) -> None:
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    sync_folder(target.parent.parent)
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=_PART)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Make durable that files have appeared in a folder: their own fsync does not cover their names."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from flexcore.model.errors import InvalidSettings, StoreUnavailable
 from flexcore.model.ids import new_id
-from flexcore.store.artifacts import LocalArtifacts, sync_folder
+from flexcore.store.artifacts import LocalArtifacts
 from flexcore.store.audit import AuditTrail
 from flexcore.store.database import Lane, SqliteOptions, connect, durability, foreign
+from flexcore.store.durable import sync_folder
 from flexcore.store.locks import exclusive
 from flexcore.store.logs import LogLimits, LogStore
 from flexcore.store.observations import Observations

@@ -21,6 +21,7 @@ from flexcore.model.values import JSON
 from flexcore.model.workflow import StepKind
 from flexcore.runtime.interface import Runtime
 from flexcore.runtime.plugin import RuntimeContext, RuntimePlugin
+from flexcore.runtime.registry import installed_plugins
 from flexcore.testing.clock import RealClock
 from flexcore.testing.factories import runtime_context
 from flexcore.testing.runtime_harness import WRONG_PARAMETER, Behaviour
@@ -39,6 +40,12 @@ class Subject:
     config: BaseModel
     folder: Path
     shared: Path
+
+    @classmethod
+    def of(cls, kind: str, folder: Path, shared: Path, **config: Any) -> Self:
+        """Take an installed type of runtime, with these keys of its configuration."""
+        plugin = installed_plugins()[kind]()
+        return cls(plugin=plugin, config=plugin.config.model_validate(config), folder=folder, shared=shared)
 
     def create(self, context: RuntimeContext, **changes: Any) -> Runtime:
         """Make an instance, with some keys of its configuration changed."""

@@ -12,7 +12,7 @@ from flexcore.model.execution import Handle
 from flexcore.model.values import JSON
 from flexcore.model.workflow import StepKind
 from flexcore.runtime.interface import Runtime
-from flexcore.runtime.plugin import RuntimePlugin
+from flexcore.runtime.registry import installed_plugins
 from flexcore.runtime.supervised import Closing
 from flexcore.security.authn import verifier_of
 from flexcore.testing.clock import RealClock
@@ -33,13 +33,13 @@ class Inner(Protocol):
 class RemoteHarness:
     """Wraps the harness of the runtime that is served. Work is told and looked at as that harness does it."""
 
-    def __init__(self, inner: Harness, plugin: RuntimePlugin, address: str, folder: Path) -> None:
+    def __init__(self, inner: Harness, address: str, folder: Path) -> None:
         self.kind: StepKind = inner.kind
         self.installation = inner.installation
         self.folder = inner.folder
         self.exempt = inner.exempt
         self._inner = inner
-        self._plugin = plugin
+        self._plugin = installed_plugins()["remote"]()
         self._address = address
         self._root = folder
         self._made: list[Runtime] = []
@@ -107,10 +107,10 @@ class RemoteHarness:
 
 
 @asynccontextmanager
-async def through_the_wire(inner: Harness, plugin: RuntimePlugin, folder: Path) -> AsyncIterator[RemoteHarness]:
-    """Serve what a harness makes, on a free port, and give a harness for the remote runtime `plugin`."""
+async def through_the_wire(inner: Harness, folder: Path) -> AsyncIterator[RemoteHarness]:
+    """Serve what a harness makes, on a free port, and give a harness for the remote runtime."""
     async with served(inner, folder / "server") as address:
-        harness = RemoteHarness(inner, plugin, address, folder)
+        harness = RemoteHarness(inner, address, folder)
         try:
             yield harness
         finally:

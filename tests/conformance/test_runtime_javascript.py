@@ -6,12 +6,12 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from examining import asked
 
-from flexcore.runtime.plugin import RuntimePlugin
+from flexcore.runtime.registry import installed_plugins
 from flexcore.testing.command import until
 from flexcore.testing.runtime_processes import BashHarness
 from flexcore.testing.runtime_remote import TOKEN, RemoteHarness
@@ -20,12 +20,6 @@ from flexcore.testing.runtime_suite import CHECKS, Check
 EXAMPLE = Path(__file__).parents[2] / "examples" / "javascript-runtime"
 # Kept by these too: what is left out needs a second or more of waiting, or hundreds of megabytes.
 DEAR = {"hundred_megabytes_of_log", "memory_limit_is_kept", "huge_result_arrives_or_is_refused"}
-
-
-def plugin(kind: str) -> RuntimePlugin:
-    (entry,) = entry_points(group="flexcore.runtimes", name=kind)
-    loaded: RuntimePlugin = entry.load()
-    return loaded
 
 
 @dataclass
@@ -64,13 +58,11 @@ def node() -> str:
     return str(found[0]) if found else str(Path(sys.executable).parent / "node")
 
 
-@pytest.mark.parametrize(
-    "check", [pytest.param(each, id=str(each), marks=[pytest.mark.campaign] * (each.name in DEAR)) for each in CHECKS]
-)
+@pytest.mark.parametrize("check", [asked(each, dear=each.name in DEAR) for each in CHECKS])
 async def test_javascript(check: Check, javascript: JavaScript, tmp_path: Path) -> None:
-    inner = BashHarness.of(plugin("local"), tmp_path / "inner")
+    inner = BashHarness.of(installed_plugins()["local"](), tmp_path / "inner")
     inner.installation = f"conformance-{check.name}"  # the server is shared, and a survey lists all of an installation
-    harness = RemoteHarness(inner, plugin("remote"), javascript.address, javascript.folder)
+    harness = RemoteHarness(inner, javascript.address, javascript.folder)
     try:
         await check.examine(harness)
     finally:

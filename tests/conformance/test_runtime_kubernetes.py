@@ -3,15 +3,12 @@
 Directly, and a named third of it again through the wire.
 """
 
-import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import entry_points
-from typing import cast
+from collections.abc import Iterator, Mapping
 
 import pytest
+from examining import asked, examine_asked
 
-from flexcore.runtime.plugin import RuntimePlugin
 from flexcore.testing.kubernetes.containers import why_not_boxed
 from flexcore.testing.runtime_examination import Patience
 from flexcore.testing.runtime_kubernetes import KubernetesHarness, site
@@ -54,73 +51,41 @@ THROUGH_THE_WIRE = {
 }
 
 
-def plugin(kind: str) -> RuntimePlugin:
-    """Load a plug-in as the registry does."""
-    (entry,) = entry_points(group="flexcore.runtimes", name=kind)
-    loaded: RuntimePlugin = entry.load()
-    return loaded
-
-
 @pytest.fixture(scope="module")
-def found(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Mapping[tuple[str, str], Finding]]:
-    """Hold all checks that were asked for against Kubernetes, some at a time, in one namespace."""
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Finding]]:
+    """Examine Kubernetes some checks at a time, in one namespace."""
     if WHERE == "stand-in" and (reason := why_not_boxed()):
         pytest.skip(f"the stand-in cannot run pods: {reason}")
-    kubernetes, shared = plugin("kubernetes"), tmp_path_factory.mktemp("kubernetes")
-    tests = [each for each in request.session.items if isinstance(each, pytest.Function)]
-    checks: list[tuple[str, Check]] = [
-        (each.originalname, cast(Check, each.callspec.params["check"]))
-        for each in tests
-        if "of_kubernetes" in each.fixturenames
-    ]
-    places = asyncio.Semaphore(AT_ONCE)
+    shared = tmp_path_factory.mktemp("kubernetes")
     with site(os.environ) as place:
-        config = kubernetes.config.model_validate(place.config)
 
-        async def examined(test: str, check: Check) -> Finding:
+        async def examine(check: Check, test: str) -> Finding:
             folder = tmp_path_factory.mktemp(check.name)
-            harness = KubernetesHarness(Subject(plugin=kubernetes, config=config, folder=folder, shared=shared))
-            async with places:
-                if test == test_kubernetes.__name__:
-                    return await find(check, harness, PATIENCE)
-                async with through_the_wire(harness, plugin("remote"), folder / "outer") as far:
-                    return await find(check, far, PATIENCE)
+            harness = KubernetesHarness(Subject.of("kubernetes", folder, shared, **place.config))
+            if test == test_kubernetes.__name__:
+                return await find(check, harness, PATIENCE)
+            async with through_the_wire(harness, folder / "outer") as far:
+                return await find(check, far, PATIENCE)
 
-        async def all_examined() -> list[Finding]:
-            return await asyncio.gather(*(examined(*each) for each in checks))
-
-        yield dict(zip(((test, check.name) for test, check in checks), asyncio.run(all_examined()), strict=True))
+        yield examine_asked(request, examine, at_once=AT_ONCE)
 
 
-@pytest.fixture
-def of_kubernetes(
-    request: pytest.FixtureRequest, found: Mapping[tuple[str, str], Finding]
-) -> Callable[[Check], Finding]:
-    """Give what a check has found for the test that asks."""
-    return lambda check: found[request.function.__name__, check.name]
-
-
-def asked(check: Check) -> object:
-    """Name the check, and where it is run."""
-    marks = [pytest.mark.campaign] if check.name in DEAR else []
-    return pytest.param(check, marks=marks, id=f"{check.name}-{WHERE}")
+POSSIBLE = [each for each in CHECKS if each.name not in KubernetesHarness.exempt]
 
 
 @pytest.mark.timeout(300)  # the first one waits for all
-@pytest.mark.parametrize("check", [asked(each) for each in CHECKS if each.name not in KubernetesHarness.exempt])
-def test_kubernetes(check: Check, of_kubernetes: Callable[[Check], Finding]) -> None:
-    finding = of_kubernetes(check)
-
+@pytest.mark.parametrize("check", [asked(each, dear=each.name in DEAR, where=WHERE) for each in POSSIBLE])
+def test_kubernetes(check: Check, finding: Finding) -> None:
+    assert finding.check is check
     assert finding.verdict in (Verdict.PASSED, Verdict.REFUSED), finding.seen
 
 
 @pytest.mark.timeout(300)  # the same
-@pytest.mark.parametrize("check", [asked(each) for each in CHECKS if each.name in THROUGH_THE_WIRE])
-def test_remote_kubernetes(check: Check, of_kubernetes: Callable[[Check], Finding]) -> None:
-    finding = of_kubernetes(check)
-
+@pytest.mark.parametrize(
+    "check", [asked(each, dear=False, where=WHERE) for each in POSSIBLE if each.name in THROUGH_THE_WIRE]
+)
+def test_remote_kubernetes(check: Check, finding: Finding) -> None:
+    assert finding.check is check
     assert finding.verdict in (Verdict.PASSED, Verdict.REFUSED), finding.seen
 
 

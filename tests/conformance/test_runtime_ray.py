@@ -1,13 +1,12 @@
 """Ray passes the conformance kit, directly and served: a real cluster in a network of its own, which ends with it."""
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
-from importlib.metadata import entry_points
+from typing import Any
 
 import pytest
+from examining import asked, examine_asked
 
-from flexcore.runtime.plugin import RuntimePlugin
 from flexcore.testing.runtime_examination import Patience
 from flexcore.testing.runtime_harness import Harness
 from flexcore.testing.runtime_processes import Subject
@@ -16,7 +15,8 @@ from flexcore.testing.runtime_remote import through_the_wire
 from flexcore.testing.runtime_suite import CHECKS, Check, Finding, Verdict, find
 
 AT_ONCE = 4  # a job waits for processes to start for most of its time
-CONFIG = {"cluster": "local", "boxed": True, "cpus": 8, "idle_timeout": 120}
+PATIENCE = Patience(for_work=90)  # others may want the cores too
+CONFIG: dict[str, Any] = {"cluster": "local", "boxed": True, "cpus": 8, "idle_timeout": 120}
 
 # A job takes a second of a core, and these are many jobs, or kept by what is shared with `local`.
 DEAR = {
@@ -80,65 +80,38 @@ SERVED = {
 }
 
 
-def plugin(name: str) -> RuntimePlugin:
-    """Load a plug-in as the registry does."""
-    (entry,) = entry_points(group="flexcore.runtimes", name=name)
-    loaded: RuntimePlugin = entry.load()
-    return loaded
-
-
 @pytest.fixture(scope="module")
-def of_ray(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Finding]]:
-    """Examine Ray with the checks that were asked for, some at a time, on one cluster; give what was found by test."""
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Finding]]:
+    """Examine Ray some checks at a time, on one cluster."""
     if reason := no_box():
         pytest.skip(f"no network namespace can be made: {reason}")
-    ray, shared = plugin("ray"), tmp_path_factory.mktemp("ray")
-    config = ray.config.model_validate(CONFIG)
-    items = [each for each in request.session.items if isinstance(each, pytest.Function)]
-    tests = [each for each in items if each.module is request.module and "of_ray" in each.fixturenames]
-    places = asyncio.Semaphore(AT_ONCE)
+    shared = tmp_path_factory.mktemp("ray")
 
-    async def found(test: pytest.Function) -> Finding:
-        check = test.callspec.params["check"]
-        assert isinstance(check, Check)
-        subject = Subject(plugin=ray, config=config, folder=tmp_path_factory.mktemp(check.name), shared=shared)
-        async with places, AsyncExitStack() as around:
-            harness: Harness = RayHarness(subject)
-            if test.originalname == "test_ray_through_the_wire":
-                way = through_the_wire(harness, plugin("remote"), tmp_path_factory.mktemp("wire"))
-                harness = await around.enter_async_context(way)
-            return await find(check, harness, Patience(for_work=90))  # others may want the cores too
-
-    async def all_found() -> list[Finding]:
-        return await asyncio.gather(*map(found, tests))
+    async def examine(check: Check, test: str) -> Finding:
+        async with AsyncExitStack() as around:
+            harness: Harness = RayHarness(Subject.of("ray", tmp_path_factory.mktemp(check.name), shared, **CONFIG))
+            if test == test_ray_through_the_wire.__name__:
+                harness = await around.enter_async_context(through_the_wire(harness, tmp_path_factory.mktemp("wire")))
+            return await find(check, harness, PATIENCE)
 
     try:
-        yield dict(zip((each.name for each in tests), asyncio.run(all_found()), strict=True))
+        yield examine_asked(request, examine, at_once=AT_ONCE)
     finally:
         end_cluster(shared)
 
 
-def asked(check: Check, *, is_dear: bool) -> object:
-    """Leave the dear ones to `-m campaign`."""
-    return pytest.param(check, marks=[pytest.mark.campaign] if is_dear else [], id=check.name)
-
-
 @pytest.mark.timeout(600)  # the first one waits for all
-@pytest.mark.parametrize("check", [asked(each, is_dear=each.name in DEAR) for each in CHECKS])
-def test_ray(check: Check, of_ray: Mapping[str, Finding], request: pytest.FixtureRequest) -> None:
-    found = of_ray[request.node.name]
-
-    assert found.check is check
-    assert found.verdict in (Verdict.PASSED, Verdict.REFUSED), found.seen
+@pytest.mark.parametrize("check", [asked(each, dear=each.name in DEAR) for each in CHECKS])
+def test_ray(check: Check, finding: Finding) -> None:
+    assert finding.check is check
+    assert finding.verdict in (Verdict.PASSED, Verdict.REFUSED), finding.seen
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("check", [asked(each, is_dear=each.name not in SERVED) for each in CHECKS])
-def test_ray_through_the_wire(check: Check, of_ray: Mapping[str, Finding], request: pytest.FixtureRequest) -> None:
-    found = of_ray[request.node.name]
-
-    assert found.check is check
-    assert found.verdict in (Verdict.PASSED, Verdict.REFUSED), found.seen
+@pytest.mark.parametrize("check", [asked(each, dear=each.name not in SERVED) for each in CHECKS])
+def test_ray_through_the_wire(check: Check, finding: Finding) -> None:
+    assert finding.check is check
+    assert finding.verdict in (Verdict.PASSED, Verdict.REFUSED), finding.seen
 
 
 def test_the_third_is_one_of_checks_that_there_are() -> None:

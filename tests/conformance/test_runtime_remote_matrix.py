@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
+from examining import asked
 
-from flexcore.runtime.plugin import RuntimePlugin
 from flexcore.testing.runtime_examination import Patience
 from flexcore.testing.runtime_harness import Harness
 from flexcore.testing.runtime_processes import MeltanoHarness, Subject
@@ -46,22 +45,10 @@ A_THIRD_OF_MELTANO = {
 }
 
 
-def plugin(kind: str) -> RuntimePlugin:
-    """Load a plug-in as the registry does."""
-    (entry,) = entry_points(group="flexcore.runtimes", name=kind)
-    loaded: RuntimePlugin = entry.load()
-    return loaded
-
-
-def subject(kind: str, folder: Path, shared: Path, config: Any) -> Subject:
-    loaded = plugin(kind)
-    return Subject(plugin=loaded, config=loaded.config.model_validate(config), folder=folder, shared=shared)
-
-
 async def examine(check: Check, inner: Harness, folder: Path) -> None:
     if check.name in inner.exempt:
         pytest.skip(inner.exempt[check.name])
-    async with through_the_wire(inner, plugin("remote"), folder) as harness:
+    async with through_the_wire(inner, folder) as harness:
         await check.examine(harness, PATIENT)
 
 
@@ -70,14 +57,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("shared")
 
 
-def asked_of_meltano(check: Check) -> object:
-    marks = [] if check.name in A_THIRD_OF_MELTANO else [pytest.mark.campaign]
-    return pytest.param(check, marks=marks, id=check.name)
-
-
-@pytest.mark.parametrize("check", [asked_of_meltano(each) for each in CHECKS])
+@pytest.mark.parametrize("check", [asked(each, dear=each.name not in A_THIRD_OF_MELTANO) for each in CHECKS])
 async def test_remote_meltano(check: Check, shared: Path, tmp_path: Path) -> None:
-    inner = MeltanoHarness(subject("meltano", tmp_path / "inner", shared, {}))
+    inner = MeltanoHarness(Subject.of("meltano", tmp_path / "inner", shared))
 
     await examine(check, inner, tmp_path / "outer")
 
@@ -98,5 +80,5 @@ def kubernetes() -> Iterator[Any]:
 async def test_remote_kubernetes(check: Check, kubernetes: Any, shared: Path, tmp_path: Path) -> None:
     from flexcore.testing.runtime_kubernetes import KubernetesHarness
 
-    inner = KubernetesHarness(subject("kubernetes", tmp_path / "inner", shared, kubernetes))
+    inner = KubernetesHarness(Subject.of("kubernetes", tmp_path / "inner", shared, **kubernetes))
     await examine(check, inner, tmp_path / "outer")

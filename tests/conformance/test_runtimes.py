@@ -1,24 +1,16 @@
 """Every runtime passes the conformance kit."""
 
-import asyncio
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from examining import asked, examine_asked
 from runtime_harnesses import ScriptedHarness, SupervisedHarness
 
-from flexcore.runtime.plugin import RuntimePlugin
+from flexcore.runtime.registry import installed_plugins
 from flexcore.testing.runtime_harness import Harness
 from flexcore.testing.runtime_processes import BashHarness, MeltanoHarness, Subject
 from flexcore.testing.runtime_suite import CHECKS, Check, Finding, Verdict, find
-
-
-def plugin(kind: str) -> RuntimePlugin:
-    """Load a plug-in as the registry does."""
-    (entry,) = entry_points(group="flexcore.runtimes", name=kind)
-    loaded: RuntimePlugin = entry.load()
-    return loaded
 
 
 def harness(runtime: str, folder: Path) -> Harness:
@@ -29,7 +21,7 @@ def harness(runtime: str, folder: Path) -> Harness:
         case "supervised":
             return SupervisedHarness(folder)
         case _:
-            return BashHarness.of(plugin(runtime), folder, slots=4)
+            return BashHarness.of(installed_plugins()[runtime](), folder, slots=4)
 
 
 @pytest.mark.parametrize("runtime", ["scripted", "supervised", "local"])
@@ -39,26 +31,17 @@ async def test_runtime(check: Check, runtime: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def of_meltano(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Finding]:
-    """Examine Meltano with the checks that were asked for, two at a time: it waits for half of its time.
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Finding]:
+    """Examine Meltano two checks at a time: it waits for half of its time.
 
     All share its project, so that Meltano makes its database once: in the first check, alone.
     """
-    meltano, shared = plugin("meltano"), tmp_path_factory.mktemp("meltano")
-    tests = [each for each in request.session.items if isinstance(each, pytest.Function)]
-    first, *others = (each.callspec.params["check"] for each in tests if each.originalname == "test_meltano")
-    places = asyncio.Semaphore(2)
+    shared = tmp_path_factory.mktemp("meltano")
 
-    async def found(check: Check) -> Finding:
-        folder = tmp_path_factory.mktemp(check.name)
-        subject = Subject(plugin=meltano, config=meltano.config(), folder=folder, shared=shared)
-        async with places:
-            return await find(check, MeltanoHarness(subject))
+    async def examine(check: Check, test: str) -> Finding:
+        return await find(check, MeltanoHarness(Subject.of("meltano", tmp_path_factory.mktemp(check.name), shared)))
 
-    async def all_found() -> list[Finding]:
-        return [await found(first), *await asyncio.gather(*map(found, others))]
-
-    return {each.check.name: each for each in asyncio.run(all_found())}
+    return examine_asked(request, examine, at_once=2, first_alone=True)
 
 
 # A run of Meltano takes a second of a core, and these are many runs, or kept by what is shared with `local`.
@@ -88,14 +71,10 @@ DEAR_WITH_MELTANO = {
 }
 
 
-def asked_of_meltano(check: Check) -> object:
-    """Leave the dear ones to `-m campaign`."""
-    marks = [pytest.mark.campaign] if check.name in DEAR_WITH_MELTANO else []
-    return pytest.param(check, marks=marks, id=check.name)
-
-
-@pytest.mark.parametrize("check", [asked_of_meltano(each) for each in CHECKS if each.name not in MeltanoHarness.exempt])
-def test_meltano(check: Check, of_meltano: Mapping[str, Finding]) -> None:
-    found = of_meltano[check.name]
-
-    assert found.verdict in (Verdict.PASSED, Verdict.REFUSED), found.seen
+@pytest.mark.parametrize(
+    "check",
+    [asked(each, dear=each.name in DEAR_WITH_MELTANO) for each in CHECKS if each.name not in MeltanoHarness.exempt],
+)
+def test_meltano(check: Check, finding: Finding) -> None:
+    assert finding.check is check
+    assert finding.verdict in (Verdict.PASSED, Verdict.REFUSED), finding.seen

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from flexcore.api.remote.durable import PART, write_whole
 from flexcore.model.errors import Fenced, StoreUnavailable
 from flexcore.model.ids import AttemptId, ExecutionId
 from flexcore.runtime.interface import ExecutionRequest
+from flexcore.store.durable import PART, write_whole
 
 _DIGITS = 32
 

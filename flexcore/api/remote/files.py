@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from flexcore.api.remote.durable import PART, write_whole
 from flexcore.model.errors import InvalidRequest, StoreUnavailable
 from flexcore.runtime.wire.requests import FileEntry
+from flexcore.store.durable import PART, write_whole
 
 _DIGEST = re.compile(r"sha256-[0-9a-f]{64}")
 _MOST_FILES = 10_000

@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import assert_never
 
-from flexcore.api.remote.durable import PART, write_whole
 from flexcore.api.remote.fence import Fence
 from flexcore.api.remote.files import Shelf
 from flexcore.model.errors import Fenced, InvalidRequest, RuntimeUnavailable, StoreUnavailable
@@ -34,6 +33,7 @@ from flexcore.runtime.interface import (
 )
 from flexcore.runtime.supervised import Closing
 from flexcore.runtime.wire.requests import FileEntry
+from flexcore.store.durable import PART, write_whole
 from flexcore.store.locks import HeldLock, is_free
 
 _INSTALLATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")

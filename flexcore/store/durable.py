@@ -1,10 +1,8 @@
-"""Small files that are there whole or not at all, also after the machine lost its power. Blocking."""
+"""Files that are there whole or not at all, also after the machine lost its power. Blocking."""
 
 import os
 import tempfile
 from pathlib import Path
-
-from flexcore.store.artifacts import sync_folder
 
 PART = ".new-"
 """How the names of files and folders begin that are not finished: what a dead process left under one is rubbish."""
@@ -25,3 +23,12 @@ def write_whole(path: Path, data: bytes) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make durable that files have appeared in a folder: their own fsync does not cover their names."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
