@@ -1,6 +1,9 @@
-"""What the tests that kill the main job share: its folder, installed once."""
+"""What the tests that kill share: the main job's folder, installed once, and a process whose children die."""
+
+from collections.abc import Iterator
 
 import pytest
+from crash.crash_points import Crasher, crasher
 
 from flexcore.testing.campaign import Ground
 
@@ -11,3 +14,10 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     found = Ground(tmp_path_factory.mktemp("kill") / "site")
     found.prepare()
     return found
+
+
+@pytest.fixture(scope="module")
+def crashes() -> Iterator[Crasher]:
+    """Fork control planes that die at a moment of their work."""
+    with crasher() as found:
+        yield found

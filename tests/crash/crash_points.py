@@ -137,10 +137,14 @@ class Ground:
         return log.read_text()[-3000:] if log.exists() else ""
 
 
-def cases(times: int, first_seed: int = 1) -> list[Any]:
-    """Give every moment so many times, each with a seed of its own."""
+def cases() -> list[Any]:
+    """Give every moment so often as the suite tries it, and as the campaign does; each time with a seed of its own."""
+    return _cases(SUITE, 1) + _cases(CAMPAIGN, 1000, pytest.mark.campaign)
+
+
+def _cases(times: int, first_seed: int, *marks: pytest.MarkDecorator) -> list[Any]:
     return [
-        pytest.param(moment, first_seed + number, id=f"{moment.value.replace(' ', '-').replace(',', '')}-{number + 1}")
+        pytest.param(moment, seed, marks=marks, id=f"{moment.value.replace(' ', '-').replace(',', '')}-{seed}")
         for moment in MOMENTS
-        for number in range(times)
+        for seed in range(first_seed, first_seed + times)
     ]

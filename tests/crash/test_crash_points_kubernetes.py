@@ -2,26 +2,17 @@
 
 import os
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 import pytest
-from crash.crash_points import CAMPAIGN, SUITE, Crasher, Ground, cases, crasher
+from crash.crash_points import Crasher, Ground, cases
 from crash.crashing_child import Moment
 
-from flexcore.runtime.plugin import RuntimePlugin
 from flexcore.testing.kubernetes.containers import why_not_boxed
 from flexcore.testing.runtime_kubernetes import Cluster, KubernetesHarness, Site, site
 from flexcore.testing.runtime_processes import Subject
 
 WHERE = "cluster" if "FLEXCORE_TEST_KUBECONFIG" in os.environ else "stand-in"
-
-
-@pytest.fixture(scope="module")
-def crashes() -> Iterator[Crasher]:
-    with crasher() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +29,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ground(crashes: Crasher, place: Site, folder: Path, shared: Path) -> Ground:
-    (entry,) = entry_points(group="flexcore.runtimes", name="kubernetes")
-    plugin: RuntimePlugin = entry.load()
-    subject = Subject(
-        plugin=plugin, config=plugin.config.model_validate(place.config), folder=folder / "world", shared=shared
-    )
+    subject = Subject.of("kubernetes", folder / "world", shared, **place.config)
     cluster = Cluster(str(place.kubeconfig), None)
 
     async def listing() -> list[str]:
@@ -67,17 +54,8 @@ def ground(crashes: Crasher, place: Site, folder: Path, shared: Path) -> Ground:
 
 
 @pytest.mark.parametrize("where", [WHERE])
-@pytest.mark.parametrize(("moment", "seed"), cases(SUITE))
+@pytest.mark.parametrize(("moment", "seed"), cases())
 async def test_nothing_is_lost_doubled_or_orphaned(
     crashes: Crasher, place: Site, tmp_path: Path, shared: Path, moment: Moment, seed: int, where: str
-) -> None:
-    await ground(crashes, place, tmp_path, shared).crash_and_judge(moment, seed)
-
-
-@pytest.mark.campaign
-@pytest.mark.parametrize("where", [WHERE])
-@pytest.mark.parametrize(("moment", "seed"), cases(CAMPAIGN, first_seed=1000))
-async def test_campaign(
-    crashes: Crasher, place: Site, tmp_path: Path, shared: Path, moment: Moment, seed: Any, where: str
 ) -> None:
     await ground(crashes, place, tmp_path, shared).crash_and_judge(moment, seed)

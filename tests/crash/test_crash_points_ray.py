@@ -1,25 +1,17 @@
 """The control plane dies at every moment of a job's life on a real Ray, in a network of its own."""
 
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crash.crash_points import CAMPAIGN, SUITE, Crasher, Ground, cases, crasher
+from crash.crash_points import Crasher, Ground, cases
 from crash.crashing_child import Moment
 
-from flexcore.runtime.plugin import RuntimePlugin
 from flexcore.testing.runtime_processes import Subject
 from flexcore.testing.runtime_ray import RayHarness, end_cluster, jobs_of, no_box
 
-CONFIG = {"cluster": "local", "boxed": True, "cpus": 8, "idle_timeout": 120}
-
-
-@pytest.fixture(scope="module")
-def crashes() -> Iterator[Crasher]:
-    with crasher() as found:
-        yield found
+CONFIG: dict[str, Any] = {"cluster": "local", "boxed": True, "cpus": 8, "idle_timeout": 120}
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +26,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def ground(crashes: Crasher, folder: Path, shared: Path) -> Ground:
-    (entry,) = entry_points(group="flexcore.runtimes", name="ray")
-    plugin: RuntimePlugin = entry.load()
-    config = plugin.config.model_validate(CONFIG)
-    subject = Subject(plugin=plugin, config=config, folder=folder / "world", shared=shared)
+    subject = Subject.of("ray", folder / "world", shared, **CONFIG)
     home, state = folder / "plane", shared / "ray"
     state.mkdir(exist_ok=True)
     (home / ".flexcore" / "runtimes").mkdir(parents=True)
@@ -54,14 +43,8 @@ def ground(crashes: Crasher, folder: Path, shared: Path) -> Ground:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("moment", "seed"), cases(SUITE))
+@pytest.mark.parametrize(("moment", "seed"), cases())
 async def test_nothing_is_lost_doubled_or_orphaned(
     crashes: Crasher, tmp_path: Path, shared: Path, moment: Moment, seed: int
 ) -> None:
-    await ground(crashes, tmp_path, shared).crash_and_judge(moment, seed)
-
-
-@pytest.mark.campaign
-@pytest.mark.parametrize(("moment", "seed"), cases(CAMPAIGN, first_seed=1000))
-async def test_campaign(crashes: Crasher, tmp_path: Path, shared: Path, moment: Moment, seed: Any) -> None:
     await ground(crashes, tmp_path, shared).crash_and_judge(moment, seed)

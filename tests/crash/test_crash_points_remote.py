@@ -5,15 +5,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 import pytest
-from crash.crash_points import CAMPAIGN, SUITE, Crasher, Ground, cases, crasher
+from crash.crash_points import Crasher, Ground, cases
 from crash.crashing_child import Moment
 
-from flexcore.runtime.plugin import RuntimePlugin
 from flexcore.testing.runtime_processes import BashHarness, Subject
 
 TOKEN = "a-token-that-is-long-enough-for-the-tests"
@@ -25,12 +22,6 @@ class Server:
 
     address: str
     folder: Path
-
-
-@pytest.fixture(scope="module")
-def crashes() -> Iterator[Crasher]:
-    with crasher() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def ground(crashes: Crasher, folder: Path, server: Server) -> Ground:
-    (entry,) = entry_points(group="flexcore.runtimes", name="local")
-    plugin: RuntimePlugin = entry.load()
-    subject = Subject(plugin=plugin, config=plugin.config(), folder=folder / "world", shared=folder / "shared")
+    subject = Subject.of("local", folder / "world", folder / "shared")
     far = {"type": "remote", "address": server.address, "token": TOKEN}
 
     async def listing() -> list[str]:
@@ -65,14 +54,8 @@ def ground(crashes: Crasher, folder: Path, server: Server) -> Ground:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("moment", "seed"), cases(SUITE))
+@pytest.mark.parametrize(("moment", "seed"), cases())
 async def test_nothing_is_lost_doubled_or_orphaned(
     crashes: Crasher, tmp_path: Path, server: Server, moment: Moment, seed: int
 ) -> None:
-    await ground(crashes, tmp_path, server).crash_and_judge(moment, seed)
-
-
-@pytest.mark.campaign
-@pytest.mark.parametrize(("moment", "seed"), cases(CAMPAIGN, first_seed=1000))
-async def test_campaign(crashes: Crasher, tmp_path: Path, server: Server, moment: Moment, seed: Any) -> None:
     await ground(crashes, tmp_path, server).crash_and_judge(moment, seed)

@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import httpx
@@ -39,6 +38,7 @@ from flexcore.runtime.interface import (
     Succeeded,
     Survey,
 )
+from flexcore.runtime.registry import installed_plugins
 from flexcore.testing.clock import RealClock
 from flexcore.testing.command import until
 from flexcore.testing.factories import attempt_id, execution_request, runtime_context
@@ -190,12 +190,11 @@ def test_a_head_that_was_killed_is_replaced_and_its_job_made_anew(site: Session)
 
 
 def _runtime(site: Session, installation: str = "another", **config: object) -> Runtime:
-    plugin = entry_points(group="flexcore.runtimes", name="ray")["ray"].load()
+    plugin = installed_plugins()["ray"]()
     given = {"cluster": "local", "boxed": True, "cpus": 4, "idle_timeout": 120, **config}
     given = {key: value for key, value in given.items() if value is not None}
     context = runtime_context(_state(site), installation=installation, clock=RealClock())
-    runtime: Runtime = plugin.create("ray", plugin.config.model_validate(given), context)
-    return runtime
+    return plugin.create("ray", plugin.config.model_validate(given), context)
 
 
 def _request(**changes: object) -> ExecutionRequest:
