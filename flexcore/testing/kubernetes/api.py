@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -30,6 +30,7 @@ from flexcore.testing.kubernetes.store import Store, completed
 from flexcore.testing.kubernetes.validation import unknown_fields, validate, with_defaults, without
 
 _OURS = ("uid", "resourceVersion", "creationTimestamp", "generation", "deletionTimestamp", "managedFields")
+_KEPT = ("name", "namespace", "uid", "creationTimestamp", "resourceVersion")  # whatever a replacement says
 _LARGEST = 3 * 1024 * 1024
 _LARGEST_STORED = 1536 * 1024
 
@@ -79,6 +80,8 @@ class Api:
             return await self._serve(request, target, account)
         except Refusal as refusal:
             return JSONResponse(refusal.status(), refusal.code, refusal.headers)
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it
 
     async def _serve(self, request: Request, target: Target, account: Account) -> Response:
         verb = _verb(request, target)
@@ -128,10 +131,7 @@ class Api:
 
     def _make(self, target: Target, item: Item, *, is_dry: bool) -> Item:
         resource = target.resource
-        wanted = item.get("metadata", {}).get("namespace")
-        if resource.namespaced and wanted not in (None, target.namespace):
-            message = "the namespace of the provided object does not match the namespace sent on the request"
-            raise bad_request(message)
+        _check_namespace(target, item)
         given = {key: value for key, value in item.get("metadata", {}).items() if key not in _OURS}
         complete = with_defaults(resource, {**item, "metadata": given}, target.namespace)
         name = complete["metadata"].get("name")
@@ -169,13 +169,16 @@ class Api:
 
     async def _update(self, request: Request, target: Target) -> Response:
         wanted = await _body(request)
+        _check_namespace(target, wanted)
+        if (name := wanted.get("metadata", {}).get("name")) != target.name:
+            raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({target.name})")
         self._match(target, wanted)
 
         def edit(item: Item) -> None:
             if target.subresource == "status":
                 item["status"] = wanted.get("status", {})
                 return
-            kept = {key: item["metadata"][key] for key in ("uid", "creationTimestamp", "resourceVersion")}
+            kept = {key: item["metadata"][key] for key in _KEPT if key in item["metadata"]}
             metadata = {**wanted["metadata"], **kept}
             status = item.get("status")
             item.clear()
@@ -266,6 +269,13 @@ class _LostAnswer(Response):
 
 
 _REASONS = {429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout"}
+
+
+def _check_namespace(target: Target, item: Item) -> None:
+    """An object that names no namespace is meant for that of the request."""
+    wanted = item.get("metadata", {}).get("namespace")
+    if target.resource.namespaced and wanted not in (None, target.namespace):
+        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
 
 
 def _target(path: str) -> Target:

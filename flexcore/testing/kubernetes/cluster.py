@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("shape", type=lambda text: Shape(**json.loads(text)))
     shape: Shape = parser.parse_args().shape
     app = Cluster(shape).app()
-    config = uvicorn.Config(app, uds=shape.socket, log_level="critical", lifespan="on", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, uds=shape.socket, log_level="error", lifespan="on", timeout_graceful_shutdown=1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it says when it ends
     uvicorn.Server(config).run()
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from flexcore.testing.kubernetes.addresses import Addresses
 from flexcore.testing.kubernetes.events import Events
 from flexcore.testing.kubernetes.pace import Pace
 from flexcore.testing.kubernetes.pod import Place, PodRun
@@ -47,7 +48,7 @@ class Nodes:
     runs: dict[str, PodRun] = field(default_factory=dict)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     up: dict[str, asyncio.Event] = field(default_factory=dict)
-    addresses: int = 0
+    addresses: Addresses = field(default_factory=Addresses)
     began: list[Item] = field(default_factory=list)
 
     def add_node(self, name: str = NODE) -> None:
@@ -138,9 +139,7 @@ class Nodes:
             if run is not None:
                 run.is_removed.set()
         elif run is None:
-            self.addresses += 1
-            high, low = divmod(self.addresses, 250)
-            place = Place(folder=self.folder / "pods" / identity, address=f"127.77.{high}.{low + 1}")
+            place = Place(folder=self.folder / "pods" / identity, address=self.addresses.next())
             run = PodRun(self.store, self.events, self.pace, pod, place, self.rotate_bytes)
             self.runs[identity] = run
             self.tasks[identity] = asyncio.create_task(self._tend(run))

@@ -1,6 +1,7 @@
 """[stand-in] What the stand-in cluster does beyond the recorded scenarios, as a real cluster was seen to do it."""
 
 import asyncio
+import ipaddress
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from flexcore.testing.kubernetes.addresses import Addresses
 from flexcore.testing.kubernetes.containers import why_not_boxed
 from flexcore.testing.kubernetes.standin import StandIn
 from flexcore.testing.runtime_harness import fresh_name
@@ -221,6 +223,29 @@ async def test_stale_update_is_a_conflict_and_a_namesake_is_not(client: Client) 
     twice = (await client.ask("POST", path, body)).json()
 
     assert [(each["code"], each["reason"]) for each in (stale, twice)] == [(409, "Conflict"), (409, "AlreadyExists")]
+
+
+async def test_what_is_replaced_without_naming_its_namespace_stays_in_it(client: Client) -> None:
+    path = f"{client.core}/secrets"
+    body = {"metadata": {"name": "s"}, "stringData": {"a": "1"}}
+    await client.ask("POST", path, body)
+
+    replaced = (await client.ask("PUT", f"{path}/s", body)).json()
+    elsewhere = await client.ask("PUT", f"{path}/s", {"metadata": {"name": "s", "namespace": "default"}})
+    renamed = await client.ask("PUT", f"{path}/s", {"metadata": {"name": "t"}})
+    deleted = await client.ask("DELETE", f"{path}/s")
+
+    assert replaced["metadata"]["namespace"] == client.namespace
+    assert [elsewhere.status_code, renamed.status_code, deleted.status_code] == [400, 400, 200]
+    assert (await client.get(path))["items"] == []
+
+
+def test_no_two_clusters_on_a_machine_give_pods_the_same_address() -> None:
+    with Addresses() as one, Addresses() as other:
+        given = [each.next() for _ in range(600) for each in (one, other)]
+
+    assert len(set(given)) == len(given)
+    assert all(ipaddress.ip_address(each).is_loopback for each in given)
 
 
 async def test_answer_may_be_lost_although_the_job_was_made(cluster: StandIn, client: Client) -> None:
