@@ -14,7 +14,7 @@ from flexcore.analyzer.choice import NOTHING_KNOWN, Basis, Choice, Outcome, choo
 from flexcore.analyzer.constraints import infeasibilities
 from flexcore.analyzer.policy import DEFAULT_POLICY, Policy
 from flexcore.analyzer.rules import LOCAL, RuleChoice, choose
-from flexcore.analyzer.snapshot import Candidate, Prepared, Snapshot
+from flexcore.analyzer.snapshot import Answer, Candidate, Prepared, Snapshot
 from flexcore.analyzer.view import StepView
 from flexcore.analyzer.workload import Analysis, analyse_unsized, sized
 from flexcore.model.placement import TEMPORARY, Infeasibility, Placement, ReasonCode, Verdict
@@ -30,14 +30,15 @@ def place(step: StepView, snapshot: Snapshot, policy: Policy = DEFAULT_POLICY, s
 
     `seed` is for choices that explore, which there are none of yet.
     """
-    key = (step, policy)
+    # Few views have these in common, and they are cheap to hash, which the whole question is not.
+    key = (step.signature or step.requirements, step.data.value, step.pin, step.deadline)
     known = snapshot.answers.get(key)
-    if known is not None:
-        return known
+    if known is not None and known.step == step and known.policy == policy:
+        return known.placement
     answer = _place(step, snapshot, policy)
     if len(snapshot.answers) >= _MEMO_LIMIT:
         snapshot.forget()
-    snapshot.answers[key] = answer
+    snapshot.answers[key] = Answer(step, policy, answer)
     return answer
 
 

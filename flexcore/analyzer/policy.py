@@ -63,9 +63,6 @@ class Policy:
     degraded_penalty: timedelta = timedelta(seconds=60)
     hysteresis: float = 0.03  # what another runtime must gain over the one that has the step
 
-    def __hash__(self) -> int:
-        return hash((self.name, self.hysteresis))  # a key of every look into the memo: cheap, and never wrong
-
     @property
     def scale(self) -> Weights:
         """The weights in force."""

@@ -8,13 +8,23 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from flexcore.analyzer.policy import Policy
 from flexcore.analyzer.predict import NOTHING_LEARNED, Model
 from flexcore.analyzer.standing import IDLE, Load, Standing, price_of, standing
+from flexcore.analyzer.view import StepView
 from flexcore.analyzer.workload import Analysis
 from flexcore.model.placement import Infeasibility, Placement
 from flexcore.runtime.candidate import Candidate
 
 __all__ = ["Candidate", "Load", "Snapshot"]
+
+
+class Answer(NamedTuple):
+    """A placement, and the question that it answers."""
+
+    step: StepView
+    policy: Policy
+    placement: Placement
 
 
 class Prepared(NamedTuple):
@@ -43,7 +53,7 @@ class Snapshot:
     prices: Mapping[str, float] = field(default_factory=dict)
     model: Model = NOTHING_LEARNED
     incumbents: Mapping[str, str] = field(default_factory=dict)
-    answers: dict[Hashable, Placement] = field(default_factory=dict, init=False, repr=False, compare=False)
+    answers: dict[Hashable, Answer] = field(default_factory=dict, init=False, repr=False, compare=False)
     prepared: dict[Hashable, Prepared] = field(default_factory=dict, init=False, repr=False, compare=False)
     standings: dict[tuple[str, str, str], Standing] = field(default_factory=dict, init=False, repr=False, compare=False)
 

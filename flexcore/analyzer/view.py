@@ -1,6 +1,6 @@
 """What placement is told of a step: put together by whoever asks, from the definition and from what has been measured.
 
-Holds sizes, names and counts, never a value of a user's. Everything in it can be hashed: it is a key of the memo.
+Holds sizes, names and counts, never a value of a user's.
 """
 
 from dataclasses import dataclass
@@ -70,7 +70,3 @@ class StepView:
     data_stores: frozenset[str] = frozenset()
     deadline: timedelta | None = None
     facts: Facts = NO_FACTS
-
-    def __hash__(self) -> int:
-        # A key of every look into the memo. Equal views have equal parts, and few others have these in common.
-        return hash((self.signature or self.requirements, self.kind, self.data, self.pin, self.deadline))

@@ -1,10 +1,15 @@
-"""Where an attempt goes and why: stored with the dispatch, shown as it is by every entrance."""
+"""Where an attempt goes and why: stored with the dispatch, shown as it is by every entrance.
+
+What is made anew for every dispatch is tuples and structs: a frozen dataclass costs several times as much.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal as OneOf
 from typing import NamedTuple
+
+import msgspec
 
 from flexcore.model.values import JSON
 
@@ -95,8 +100,7 @@ class Prediction(NamedTuple):
     evidence: Evidence
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What was found about one candidate. `score` and `prediction` come with learned placement.
 
     Infeasible for `DEADLINE` alone, it may be chosen all the same: where nothing makes the deadline.
@@ -118,8 +122,7 @@ class Verdict:
         return bool(self.infeasible) and all(each.code in TEMPORARY for each in self.infeasible)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """The choice: `chosen` is None when nothing is feasible now. `rule` names the row that decided (`S1`, `P4`).
 
     `chosen_kind` is the type of the chosen instance, `by_rule` the instance that the rules would have taken among what
@@ -134,11 +137,11 @@ class Placement:
     rule_would_choose: str | None = None
     fallback_reason: str | None = None
     verdicts: tuple[Verdict, ...] = ()
-    analysis: Mapping[str, JSON] = field(default_factory=dict)  # requirement → {value, source}
+    analysis: Mapping[str, JSON] = msgspec.field(default_factory=dict)  # requirement → {value, source}
     chosen_kind: str = ""
     input_bytes: int | None = None  # measured or declared
     policy: str = ""
-    weights: Mapping[str, float] = field(default_factory=dict)  # of the score, where one was made
+    weights: Mapping[str, float] = msgspec.field(default_factory=dict)  # of the score, where one was made
     margin: float | None = None
     estimated_cost: float | None = None  # of the choice, in the currency of prices
     warnings: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from flexcore.analyzer.view import Measured, Source, StepView
 from flexcore.engine.attempts import measured
@@ -193,7 +194,7 @@ def placed(source: Any = "learned", by_rule: str = "meltano", **ray: Any) -> Pla
         Verdict(runtime="ray", prediction=predicted(4.0, **ray)),
     )
     weights = {"time": 1.0, "cost": 1.0, "seconds_per_unit": 600.0}
-    return replace(
+    return structs.replace(
         PLACED, chosen="ray", source=source, by_rule=by_rule, verdicts=verdicts, weights=weights, input_store="s3"
     )
 
