@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import os
+import stat
 import sys
 import tempfile
 import time
@@ -24,6 +25,8 @@ _CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _OWN = (KEY, "RAY_JOB_STOP_WAIT_TIME_S")
 _PACKAGES = "py_modules_files"  # where Ray unpacks what it puts on the path of Python
 _NONCE, _MAC = 16, 32
+_HEADER = b"Running entrypoint for job "
+_HEADER_S, _LOOK_AGAIN_S = 2.0, 0.005
 
 
 def seal(plain: bytes, key: bytes, nonce: bytes) -> bytes:
@@ -51,9 +54,27 @@ def main() -> int:
     if time.time() > start["not_after"]:
         return TOO_LATE
     _tidy_environment(shared)
+    _await_header()
     os.write(1, start["begins"].encode() + b"\n")
     _become(start)
     return 127
+
+
+def _await_header() -> None:
+    """Wait for Ray's own line in the log, which Ray writes before it starts us and may let go of afterwards.
+
+    Behind our first line it would be taken for the step's output. Versions of Ray that write none cost the wait.
+    """
+    until = time.monotonic() + _HEADER_S
+    try:
+        if not stat.S_ISREG(os.fstat(1).st_mode):
+            return
+        with open("/proc/self/fd/1", "rb") as log:  # noqa: PTH123  (a link that only opening follows)
+            while _HEADER not in log.read() and time.monotonic() < until:
+                time.sleep(_LOOK_AGAIN_S)
+                log.seek(0)
+    except OSError:
+        return
 
 
 def _become(start: dict[str, Any]) -> None:

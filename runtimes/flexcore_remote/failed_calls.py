@@ -37,6 +37,11 @@ _REASONS: Sequence[tuple[tuple[str, ...], str, str]] = (
     ),
     (("refused",), "nobody listens there", "start it there: flexcore runtime serve NAME --listen ADDR"),
     (
+        ("before receiving settings",),
+        "it takes connections and says nothing",
+        "its process may be frozen, and work there goes on unseen; or it wants TLS: set `ca_file`, or `tls: true`",
+    ),
+    (
         ("http1", "http2 header with status", "unexpected HTTP", "Trying to connect", "settings frame", "GOAWAY"),
         "what listens there is no FlexCore runtime server, or wants TLS",
         "check the port; `flexcore runtime serve` and `flexcore server` listen on different ones",

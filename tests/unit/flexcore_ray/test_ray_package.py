@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flexcore.runtime.portable.program import Program
+from flexcore.testing.command import until
 
 PROGRAM = Program(files={"far/main.py": b"print(1)", "a.txt": b"a"}, order=b'{"s": "s3cr3t"}', command=("cat",))
 FOR_EVER = 1e12
@@ -31,8 +32,8 @@ def unpacked(content: bytes, folder: Path) -> Path:
     return folder
 
 
-def started(made: Bundle, folder: Path) -> "subprocess.CompletedProcess[bytes]":
-    """Run a job's first process as Ray does: in the unpacked files, the order on the path of Python."""
+def laid_out(made: Bundle, folder: Path) -> tuple[Path, dict[str, str]]:
+    """Unpack a job as Ray does; give the folder that it runs in, and its environment with the order on the path."""
     files = unpacked(made.program.content, folder / "working_dir_files" / "program")
     order = unpacked(made.order.content, folder / "py_modules_files" / "order")
     environment = {
@@ -40,6 +41,12 @@ def started(made: Bundle, folder: Path) -> "subprocess.CompletedProcess[bytes]":
         "PYTHONPATH": f"{order}{os.pathsep}{files}",
         start_main.KEY: made.key.hex(),
     }
+    return files, environment
+
+
+def started(made: Bundle, folder: Path) -> "subprocess.CompletedProcess[bytes]":
+    """Run a job's first process to its end."""
+    files, environment = laid_out(made, folder)
     return subprocess.run(
         ["sh", "-c", entrypoint(sys.executable)], cwd=files, env=environment, capture_output=True, check=False
     )
@@ -93,6 +100,27 @@ def test_a_job_opens_its_order_says_that_it_begins_and_becomes_its_program(tmp_p
 
     assert (done.returncode, done.stdout) == (0, b'begins\n{"s": "s3cr3t"}')
     assert not [each for each in tmp_path.rglob("*") if each.is_file() and b"s3cr3t" in each.read_bytes()]
+
+
+def test_what_ray_lets_go_of_late_comes_before_the_first_line_of_a_job(tmp_path: Path) -> None:
+    files, environment = laid_out(packed(), tmp_path)
+    log = tmp_path / "job-driver.log"
+    log.write_bytes(b"what was set up\n")
+
+    with log.open("a") as kept:  # as Ray does: written, and not yet let go of
+        kept.write("Running entrypoint for job fx-1: exec python3\n")
+        command = ["sh", "-c", entrypoint(sys.executable)]
+        process = subprocess.Popen(command, cwd=files, env=environment, stdout=kept, stderr=subprocess.STDOUT)
+        until(lambda: len(opened(process.pid, log)) == 3, "the job reads its log")
+    process.wait(30)
+
+    said = log.read_bytes()
+    assert said == b'what was set up\nRunning entrypoint for job fx-1: exec python3\nbegins\n{"s": "s3cr3t"}'
+
+
+def opened(pid: int, path: Path) -> list[str]:
+    """Name the descriptors by which a process has a file open."""
+    return [each.name for each in Path(f"/proc/{pid}/fd").iterdir() if os.path.realpath(each) == str(path)]
 
 
 def test_a_job_runs_once(tmp_path: Path) -> None:
