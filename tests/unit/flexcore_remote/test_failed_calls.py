@@ -7,7 +7,7 @@ from flexcore_remote.failed_calls import failed_call
 
 SEEN = {
     "connection attempt timed out before receiving SETTINGS frame": "takes connections and says nothing",
-    "Failed parsing HTTP/2 (Expected SETTINGS frame as the first frame, got frame type 79)": "no FlexCore runtime server",
+    "Failed parsing HTTP/2 (Expected SETTINGS frame as the first frame, got frame type 79)": "no FlexCore runtime",
     "Failed to connect to remote host: connect: Connection refused (111)": "nobody listens there",
     "DNS resolution failed for no-such-host.invalid:1": "its name cannot be found",
 }
