@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 
 from . import environment, installer_outcomes, results, runner, shim_main, supervision
 from .delivery import deliver
+from .folder import private_folder
 from .results import Unprepared
 
 ORDER = "FLEXCORE_ORDER"
@@ -276,16 +276,12 @@ def main() -> int:
     wake = shim_main.own_signals()
     order = take_order()
     shim_main.become_reaper()
-    private = Path(order["private"] or tempfile.mkdtemp(prefix="flexcore-"))
-    private.mkdir(mode=0o700, exist_ok=True)
     way = {**order["delivery"], "path": order["delivery"]["path"] and str(Path(order["delivery"]["path"]).absolute())}
-    os.chdir(str(private))
-    try:
+    with private_folder(order["private"]) as private:
+        os.chdir(str(private))
         step = Step(order, private, wake)
         code = step.run()
         deliver(way, step.ending())
-    finally:
-        shutil.rmtree(str(private), ignore_errors=True)
     return code
 
 

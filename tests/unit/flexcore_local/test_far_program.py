@@ -208,6 +208,31 @@ async def test_nothing_of_the_program_stays_or_is_seen(far: Far, tmp_path: Path)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["far-workflow", "place"]
 
 
+async def test_what_a_killed_program_leaves_goes_with_the_next_and_what_lives_stays(far: Far, tmp_path: Path) -> None:
+    waiting = {"script": "echo ready; read -r _ < ../../gate || true"}
+    os.mkfifo(tmp_path / "gate")
+    killed = await far.start("bash", waiting)
+    await begun(killed)
+    [left] = tmp_path.glob("flexcore-step-*")
+    below = processes_below(killed.process.pid)
+    killed.process.kill()
+    await killed.process.wait()
+    for each in below:
+        each.kill()
+
+    lives = await far.start("bash", waiting)
+    await begun(lives)
+    went = not left.exists()
+    await far.run("bash", {"script": "true"})
+    [kept] = tmp_path.glob("flexcore-step-*")
+    (tmp_path / "gate").write_text("go on\n")
+    ended = await lives.ended()
+
+    assert went
+    assert (kept != left, ended.code) == (True, 0)
+    assert not list(tmp_path.glob("flexcore-step-*"))
+
+
 async def test_steps_at_the_same_place_do_not_meet_in_their_files(far: Far) -> None:
     (far.workflow / "shared.txt").write_text("as shipped")
     step = {"script": "echo changed > shared.txt; cat shared.txt | tail -c 8", "files": ["shared.txt"]}

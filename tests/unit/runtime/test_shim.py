@@ -17,6 +17,7 @@ from flexcore.runtime import shim
 from flexcore.runtime.flexcore_far import shim_main
 from flexcore.runtime.interface import LogChunk, LogStream
 from flexcore.runtime.shim import Command, Found, Lost, Reason, State, Status
+from flexcore.testing.runtime_harness import fresh_name
 
 NO_GRACE = timedelta(0)
 PATH = os.environ["PATH"]
@@ -28,7 +29,8 @@ def bash(text: str, *, cwd: Path, **options: object) -> Command:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "attempts" / "fx-test"
+    # A name of its own, as attempts have: what belongs to one is found by it on the whole machine.
+    return tmp_path / "attempts" / fresh_name("fx-")
 
 
 async def collect(folder: Path, offsets: dict[LogStream, int] | None = None) -> tuple[bytes, bytes, Status | Lost]:
@@ -266,8 +268,8 @@ async def test_only_what_has_ended_is_removed(folder: Path) -> None:
     await shim.cancel(folder, NO_GRACE)
     after = await shim.remove(folder)
 
-    assert surveyed["fx-test"].record is not None
-    assert surveyed["fx-test"].record.notes == {"step": "one"}
+    assert surveyed[folder.name].record is not None
+    assert surveyed[folder.name].record.notes == {"step": "one"}
     assert (while_running, after) == (False, True)
     assert shim.survey(folder.parent) == {}
     assert await shim.remove(folder)
