@@ -233,6 +233,7 @@ class Step:
         self.told["result_bytes"] = size
         if 0 < size <= self.order["result_bytes"]:
             self.result = path.read_bytes()
+            self.told["result_bytes"] = len(self.result)
         elif not size and self.order["kind"] == "bash":
             self.result = json.dumps(results.of_bash(self.stdout)).encode()
             self.told["result_bytes"] = len(self.result)

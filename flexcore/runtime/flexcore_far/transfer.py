@@ -6,6 +6,7 @@ pieces and raises when all of it shall end.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -25,6 +26,7 @@ _PATIENCE_S, _APART_S, _MOST_APART_S, _SILENCE_S = 120.0, 0.5, 10.0, 60.0
 _Result = TypeVar("_Result")
 _FOR_EVER = (400, 401, 403, 404, 405, 410, 411, 413)
 _HINTS = {403: "its link may have run out, as with temporary credentials: another attempt gets new ones"}
+TROUBLES = (OSError, EOFError, HTTPException)
 _IN_VAIN = (FileNotFoundError, PermissionError, IsADirectoryError)
 ROWS_ARE_LINES = ("jsonl", "ndjson")  # a row of CSV may go over several lines
 
@@ -38,7 +40,14 @@ def fetch(name: str, link: Mapping[str, Any], checksum: str, target: Path, check
 
 
 def store(name: str, source: Path, link: Mapping[str, Any], form: str, check: Callable[[], None]) -> dict[str, Any]:
-    """Take an output to its place, and describe it: bytes, checksum, and rows where lines are rows."""
+    """Take an output to its place, and describe it. Raises Unprepared."""
+    found = described(source, form, check)
+    _tried(f"output {name!r} cannot be stored", lambda: put(source, link, found["bytes"]), check)
+    return found
+
+
+def described(source: Path, form: str, check: Callable[[], None]) -> dict[str, Any]:
+    """Describe a file: bytes, checksum, and rows where lines are rows. Raises OSError."""
     hashed = hashlib.sha256()
     size, lines, last = 0, 0, b"\n"
     with source.open("rb") as file:
@@ -46,9 +55,41 @@ def store(name: str, source: Path, link: Mapping[str, Any], form: str, check: Ca
             check()
             hashed.update(piece)
             size, lines, last = size + len(piece), lines + piece.count(b"\n"), piece[-1:]
-    _tried(f"output {name!r} cannot be stored", lambda: _stored(link, source, size), check)
     rows = lines + (last != b"\n") if form in ROWS_ARE_LINES else None
     return {"bytes": size, "checksum": f"sha256-{hashed.hexdigest()}", "rows": rows}
+
+
+def put(source: Path, link: Mapping[str, Any], size: int) -> None:
+    """Take a file to its place, once. Raises one of TROUBLES, whose own text may hold the link."""
+    place = _path(link)
+    if place is not None:
+        _copied(source, place)
+        return
+    with source.open("rb") as file:
+        headers = {**link["headers"], "Content-Length": str(size)}
+        if not any(name.lower() == "content-type" for name in headers):
+            headers["Content-Type"] = "application/octet-stream"  # else urllib says that it is a form
+        asked = Request(link["url"], data=file, headers=headers, method="PUT")  # noqa: S310 (as below)
+        with urlopen(asked, timeout=_SILENCE_S) as answer:  # noqa: S310 (as below)
+            answer.read()
+
+
+def is_in_vain(error: Exception) -> bool:
+    """Say whether trying again would come to the same."""
+    return error.code in _FOR_EVER if isinstance(error, HTTPError) else isinstance(error, _IN_VAIN)
+
+
+def reason(error: Exception) -> str:
+    """Say what went wrong, without the link."""
+    if isinstance(error, HTTPError):
+        return f"the store answered {error.code} {error.reason}"
+    cause = error.reason if isinstance(error, URLError) else error
+    return str(getattr(cause, "strerror", None) or cause or type(cause).__name__)
+
+
+def hint(error: Exception) -> str:
+    """Say what may be done about it, if that is known."""
+    return _HINTS.get(error.code, "") if isinstance(error, HTTPError) else ""
 
 
 def _not_transferred(message: str, hint: str = "") -> Unprepared:
@@ -62,14 +103,9 @@ def _tried(what: str, act: Callable[[], _Result], check: Callable[[], None]) -> 
     while True:
         try:
             return act()
-        except HTTPError as error:
-            told = f"{what}: the store answered {error.code} {error.reason}"
-            if error.code in _FOR_EVER or time.monotonic() > until:
-                raise _not_transferred(told, _HINTS.get(error.code, "")) from None  # the original holds the link
-        except (URLError, OSError, EOFError, HTTPException) as error:
-            told = f"{what}: {_reason(error)}"
-            if isinstance(error, _IN_VAIN) or time.monotonic() > until:
-                raise _not_transferred(told) from None
+        except TROUBLES as error:
+            if is_in_vain(error) or time.monotonic() > until:
+                raise _not_transferred(f"{what}: {reason(error)}", hint(error)) from None  # the original holds the link
         _wait(apart, check)
         apart = min(2 * apart, _MOST_APART_S)
 
@@ -79,11 +115,6 @@ def _wait(seconds: float, check: Callable[[], None]) -> None:
     while (left := until - time.monotonic()) > 0:
         check()
         time.sleep(min(left, _APART_S))
-
-
-def _reason(error: Exception) -> str:
-    reason = error.reason if isinstance(error, URLError) else error
-    return str(getattr(reason, "strerror", None) or reason or type(reason).__name__)
 
 
 def _fetched(link: Mapping[str, Any], target: Path, check: Callable[[], None]) -> tuple[int, str]:
@@ -116,28 +147,19 @@ def _announced(source: IO[bytes]) -> int | None:
     return int(length) if length and length.isdigit() else None
 
 
-def _stored(link: Mapping[str, Any], source: Path, size: int) -> None:
-    place = _path(link)
-    if place is not None:
-        _copied(source, place)
-        return
-    with source.open("rb") as file:
-        headers = {**link["headers"], "Content-Length": str(size)}
-        if not any(name.lower() == "content-type" for name in headers):
-            headers["Content-Type"] = "application/octet-stream"  # else urllib says that it is a form
-        asked = Request(link["url"], data=file, headers=headers, method="PUT")  # noqa: S310 (as above)
-        with urlopen(asked, timeout=_SILENCE_S) as answer:  # noqa: S310 (as above)
-            answer.read()
-
-
 def _copied(source: Path, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    new = place.with_name(f".new-{os.getpid()}-{place.name}")
-    with source.open("rb") as ours, new.open("wb") as theirs:
-        shutil.copyfileobj(ours, theirs, _CHUNK)
-        theirs.flush()
-        os.fsync(theirs.fileno())
-    new.replace(place)
+    new = place.with_name(f".new-{os.getpid()}-{os.urandom(4).hex()}-{place.name}")
+    try:
+        with source.open("rb") as ours, new.open("wb") as theirs:
+            shutil.copyfileobj(ours, theirs, _CHUNK)
+            theirs.flush()
+            os.fsync(theirs.fileno())
+        new.replace(place)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        raise
     folder = os.open(str(place.parent), os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)  # the name too: the reference is about to be written down

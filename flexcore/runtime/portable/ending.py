@@ -79,7 +79,7 @@ def decode(raw: bytes) -> Ending | None:
         told = _decoder.decode(head)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    if not separator:
+    if not separator or (body and len(body) != told.result_bytes):
         return None
     status = told.status
     return Ending(

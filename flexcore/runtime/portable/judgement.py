@@ -102,9 +102,12 @@ def no_result() -> Failed:
 
 def redacted(outcome: Succeeded | Failed, secrets: Sequence[str]) -> Succeeded | Failed:
     """Take secret values out of a failure's text. A result is the step's own business."""
-    if isinstance(outcome, Succeeded) or not secrets:
-        return outcome
-    message = outcome.failure.message
+    return outcome if isinstance(outcome, Succeeded) else Failed(hidden(outcome.failure, secrets))
+
+
+def hidden(failure: Failure, secrets: Sequence[str]) -> Failure:
+    """Take secret values out of a failure's text."""
+    message = failure.message
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         message = message.replace(secret, "***")
-    return Failed(replace(outcome.failure, message=message))
+    return replace(failure, message=message)

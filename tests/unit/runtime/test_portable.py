@@ -46,7 +46,8 @@ STATUS = {
 
 
 def told(result: bytes = b"[1]", **more: Any) -> bytes:
-    head = {"version": 1, "kind": "python", "phases": {"run": 1.0}, "stored": {}, "status": STATUS, **more}
+    head = {"version": 1, "kind": "python", "phases": {"run": 1.0}, "stored": {}, "status": STATUS}
+    head |= {"result_bytes": len(result), **more}
     return json.dumps(head).encode() + b"\n" + result
 
 
@@ -112,6 +113,8 @@ def test_an_ending_that_is_cut_off_is_none() -> None:
 
     assert reader.ending is None
     assert decode(told().partition(b"\n")[0]) is None
+    assert decode(told(b"[12]")[:-1]) is None
+    assert decode(told(b"12")[:-1]) is None
 
 
 @given(st.binary(max_size=200))

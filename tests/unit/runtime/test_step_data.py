@@ -2,6 +2,7 @@
 
 import asyncio
 import http.server
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -270,6 +271,32 @@ async def test_a_url_that_takes_nothing_leaves_the_outcome_open_and_its_signatur
 
     assert "hidden" not in str(caught.value)
     assert ("the store answered 503" if is_there else "refused") in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [400, 404, 413])
+async def test_a_url_that_will_never_take_it_fails_the_step(tmp_path: Path, status: int) -> None:
+    (tmp_path / "a.csv").write_bytes(b"n\n1\n")
+    with taking(status) as (url, got):
+        outcome, refs = await store_outputs(
+            Succeeded(None), {"a": DataOutput(path="a.csv", format="csv")}, tmp_path, Elsewhere(url=url), ID
+        )
+
+    assert isinstance(outcome, Failed)
+    assert (outcome.failure.name, outcome.failure.error_class) == ("NotTransferred", ErrorClass.DEPENDENCY)
+    assert f"the store answered {status}" in outcome.failure.message
+    assert (len(got), refs) == (1, ())
+
+
+async def test_two_who_store_the_same_do_not_meet(tmp_path: Path) -> None:
+    store, size = LocalArtifacts(tmp_path / "store"), 8 << 20
+    (tmp_path / "a.bin").write_bytes(os.urandom(size))
+    outputs = {"a": DataOutput(path="a.bin", format="bytes")}
+
+    both = await asyncio.gather(*(store_outputs(Succeeded(None), outputs, tmp_path, store, ID) for _ in range(4)))
+
+    assert {len(refs) for _, refs in both} == {1}
+    assert await store.get(both[0][1][0]) == (tmp_path / "a.bin").read_bytes()
+    assert not list(tmp_path.rglob(".new-*"))
 
 
 def sent(url: str, file: Path) -> Any:
