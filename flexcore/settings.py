@@ -200,7 +200,9 @@ _DEFAULT_RUNTIMES: Mapping[str, RuntimeSettings] = MappingProxyType(
     }
 )
 
-_PRIORITIES: Mapping[str, int] = MappingProxyType({"kubernetes": 3})
+_OTHER_TYPES: Mapping[str, RuntimeSettings] = MappingProxyType(
+    {"kubernetes": RuntimeSettings(type="kubernetes", priority=3)}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -390,7 +392,9 @@ def _runtime(name: str, given: Mapping[str, Given], origins: dict[str, Origin]) 
     for key, each in options.items():
         shown = "***" if _SECRET_OPTION.search(key) else _without_password(each.written)
         origins[f"{prefix}.{key}"] = Origin(shown, each.source)
-    defaults = _DEFAULT_RUNTIMES.get(name) or RuntimeSettings(type=name, priority=_PRIORITIES.get(name, 100))
+    stated = given.get(f"{prefix}.type")
+    type_ = name if stated is None else str(stated.value)  # an instance of any name has the defaults of its type
+    defaults = {**_OTHER_TYPES, **_DEFAULT_RUNTIMES}.get(type_, RuntimeSettings(type=name))
     values = {key: _option(each) for key, each in options.items()}
     with_options = RuntimeSettings(**{key: getattr(defaults, key) for key in known}, options=_nested(values))
     built: RuntimeSettings = _section(with_options, prefix, given, origins)

@@ -19,7 +19,7 @@ from flexcore.model.lifecycle import StepStatus
 from flexcore.model.placement import Placement
 from flexcore.model.pools import Claim
 from flexcore.model.units import parse_duration
-from flexcore.model.values import JSON, canonical, digest
+from flexcore.model.values import JSON, canonical, digest, wrong_format
 from flexcore.model.workflow import (
     Branch,
     ForEach,
@@ -102,6 +102,9 @@ def _begin_task(work: Work, path: StepPath, step: Step, task: Task, place: Place
         assert isinstance(failure, Failure)
         fail(work, path, step, failure)
         return
+    if wrong := _wrong_inputs(parameters.value):
+        fail(work, path, step, user_failure("; ".join(wrong), path, name="WrongFormat"))
+        return
     key = _cache_key(work, path, step, [parameters.value, declared], place)
     if isinstance(key, Pending):
         return
@@ -125,6 +128,22 @@ def _begin_task(work: Work, path: StepPath, step: Step, task: Task, place: Place
         cache_key=key,
     )
     dispatch(work, step, task, first)
+
+
+def _wrong_inputs(parameters: JSON) -> list[str]:
+    """Name each input whose data is of another format than the step says that it reads: no runtime need be asked."""
+    inputs = parameters.get("inputs") if isinstance(parameters, dict) else None
+    if not isinstance(inputs, dict):
+        return []
+    return [f"inputs.{name}: {wrong}" for name, each in inputs.items() if (wrong := _wrong_input(each))]
+
+
+def _wrong_input(declared: JSON) -> str:
+    match declared:
+        case {"format": str(reads), "from": dict() as data} if isinstance(data.get("uri"), str):
+            return wrong_format(reads, data)
+        case _:
+            return ""
 
 
 def dispatch(work: Work, step: Step, task: Task, state: StepState) -> None:

@@ -55,3 +55,13 @@ def reference(data: bytes) -> Ref:
     """Reference canonical JSON bytes that are, or will be, in the artifact store under their digest."""
     name = digest(data)
     return Ref(uri=f"artifact:{name}", bytes=len(data), checksum=name)
+
+
+def wrong_format(reads: str, reference: Mapping[str, JSON]) -> str:
+    """Say, with both formats named, that data is of another format than the step reads; empty if it is not."""
+    form, maker = reference.get("format"), reference.get("step")
+    if form == reads:
+        return ""
+    made = f", as step '{maker}' made it" if isinstance(maker, str) else ""
+    mend = "let the one write what the other reads, or correct the `format` that is not true"
+    return f"the step reads the format {reads!r}, and the data is {form!r}{made}: {mend}"

@@ -15,7 +15,7 @@ from e2e.embedded import Plane, plane, step_of
 
 from flexcore.bootstrap import now
 from flexcore.control.verify import verify_executions
-from flexcore.model.changes import StepSubmitted
+from flexcore.model.changes import StepDispatched
 from flexcore.model.requests import RetryRequest
 from flexcore.model.values import Ref, digest
 from flexcore.runtime.plugin import Link
@@ -122,8 +122,8 @@ async def test_a_wrong_format_fails_before_anything_is_dispatched(here: Plane) -
     assert (error["step"], error["class"]) == ("turn", "input")
     assert re.search(r"reads the format 'parquet', and the data is 'csv', as step 'make' made it", error["message"])
     history = await here.installation.store.reader.history(document["id"])
-    submitted = [each.change.path for each in history.items if isinstance(each.change, StepSubmitted)]
-    assert "turn" not in submitted
+    dispatched = [each.change.path for each in history.items if isinstance(each.change, StepDispatched)]
+    assert dispatched == ["make"]
 
 
 async def test_data_that_is_not_what_the_reference_says_is_never_read(here: Plane) -> None:

@@ -87,6 +87,22 @@ def test_a_limit_by_tag_is_a_whole_number(tmp_path: Path, tags: str) -> None:
         loaded(tmp_path, f"limits: {{tags: {tags}}}\n")
 
 
+def test_the_priority_of_a_runtime_is_that_of_its_type_unless_it_is_set(tmp_path: Path) -> None:
+    text = """runtimes:
+  cloud: {type: kubernetes}
+  lab: {type: ray, address: 'http://x'}
+  second: {type: local}
+  first: {type: ray, address: 'http://y', priority: 1}
+  own: {type: acme}
+"""
+
+    found = loaded(tmp_path, text).runtimes
+
+    priorities = {name: found[name].priority for name in ("cloud", "lab", "second", "first", "own")}
+    assert priorities == {"cloud": 3, "lab": 2, "second": 0, "first": 1, "own": 100}
+    assert {name: each.type for name, each in found.items()}["lab"] == "ray"
+
+
 def test_a_runtime_is_added_and_its_options_are_passed_on(tmp_path: Path) -> None:
     text = "runtimes:\n  ray: {address: 'http://x', auth: {token: t}}\n  local: {enabled: false}\n  bare: {}\n"
 

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from flexcore.model.units import parse_duration
+from flexcore.model.values import wrong_format
 from flexcore.runtime.portable.requirements import MOST, normal
 
 _DURATION_SCHEMA = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}
@@ -67,12 +68,8 @@ class DataInput(Strict):
         size = self.source.get("bytes", 0)
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise ValueError("`from` is no reference: its `bytes` is no size")
-        if self.format is not None and self.format != form:
-            maker = f", as step '{self.source['step']}' made it" if isinstance(self.source.get("step"), str) else ""
-            raise ValueError(
-                f"the step reads the format {self.format!r}, and the data is {form!r}{maker}:"
-                f" let the one write what the other reads, or correct the `format` that is not true"
-            )
+        if self.format is not None and (wrong := wrong_format(self.format, self.source)):
+            raise ValueError(wrong)
         return self
 
 

@@ -130,7 +130,7 @@ def _order(
     limits: Limits,
 ) -> dict[str, JSON]:
     return {
-        "kind": request.kind.value,
+        "kind": (StepKind.PYTHON if isinstance(parameters, PythonParameters) else StepKind.BASH).value,  # not `ray`
         "script": parameters.script,
         "file": _normal(parameters.file),
         "args": parameters.args if isinstance(parameters, PythonParameters) else bash_arguments(parameters.args),
