@@ -5,6 +5,7 @@ patterns) it lets pass: the runtime's own model looks again before it starts any
 """
 
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from flexcore.language.findings import nearest, shortened
@@ -95,7 +96,7 @@ class _Shapes:
         known = properties if isinstance(properties, Mapping) else {}
         others = schema.get("additionalProperties")
         for entry in node.entries:
-            inner = known.get(entry.key, others)
+            inner = known.get(entry.key, _by_pattern(entry.key, schema, others))
             if isinstance(inner, Mapping):
                 self.check(entry.value, inner, f"`{shortened(entry.key)}`")
             elif entry.key not in known and others is False:
@@ -107,6 +108,12 @@ class _Shapes:
             if key not in present:
                 message = f"`{key}` is missing in {what}"
                 self._reading.findings.report(node.position, message, "missing-key")
+
+
+def _by_pattern(key: str, schema: Schema, others: JSON) -> JSON:
+    patterns = schema.get("patternProperties")
+    given = patterns.items() if isinstance(patterns, Mapping) else ()
+    return next((inner for pattern, inner in given if re.search(pattern, key)), others)
 
 
 _BOUNDS: Mapping[str, Callable[[float, float], bool]] = {

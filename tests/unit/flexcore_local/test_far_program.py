@@ -60,6 +60,14 @@ async def test_a_result_above_the_limit_is_a_failure(far: Far) -> None:
     assert (ended.failure.name, ended.failure.message) == ("ResultTooLarge", "the result has 202 bytes, more than 100")
 
 
+async def test_a_script_of_another_kind_of_step_has_the_result_of_a_script(far: Far) -> None:
+    lines = await far.run("ray", {"script": "echo first; echo '{\"a\": 1}'"})
+    text = await far.run("ray", {"script": "echo hello"})
+
+    assert lines.output == {"a": 1}
+    assert text.output == {"stdout": "hello\n", "exit_code": 0}
+
+
 async def test_an_ending_goes_into_a_file_whatever_its_size(far: Far, tmp_path: Path) -> None:
     far.delivery = to_file(str(tmp_path / "ending"))
 

@@ -53,6 +53,29 @@ def test_a_bad_file_is_refused_with_exactly_its_problems(path: Path) -> None:
     assert workflow is None
 
 
+def test_what_is_named_by_a_pattern_is_checked_too() -> None:
+    output = {"type": "object", "additionalProperties": False, "required": ["path"], "properties": {"path": {}}}
+    schema: dict[str, JSON] = {"properties": {"outputs": {"patternProperties": {"^[a-z]+$": output}}}}
+    given = "{a: {path: x, fmt: csv}, b: csv, c: {}, '1': 2}"
+    text = f"name: w\nsteps:\n  - {{id: a, type: bash, with: {{script: 'true', outputs: {given}}}}}\n"
+
+    _, problems = check(text, "w.yaml", task_parameters={StepKind.BASH: schema}, files=lambda _: True)
+
+    assert [each.message.partition(" (")[0] for each in problems] == [
+        "unknown key 'fmt' in `a`",
+        "`b` must be a mapping, but is text",
+        "`path` is missing in `c`",
+    ]
+
+
+def test_the_files_of_a_ray_step_have_to_be_there() -> None:
+    text = "name: w\nsteps:\n  - {id: a, type: ray, with: {entrypoint: 'true', files: [gone.py]}}\n"
+
+    _, problems = check(text, "w.yaml", task_parameters={}, files=lambda _: False)
+
+    assert [each.message.partition(" (")[0] for each in problems] == ["there is no file or folder 'gone.py'"]
+
+
 def test_the_corpus_of_bad_files_is_large() -> None:
     assert len(BAD) >= 60
 
