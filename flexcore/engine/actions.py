@@ -119,6 +119,7 @@ class Performer:
             folder=live.loaded.folder,
             files=live.loaded.files,
             fresh=fresh,
+            is_given_up=lambda: live.has_given_up(*key),
         )
         task = self._spawn(self._driver.drive(attempt, lambda event: self._post(live, event)))
         live.attempts[key] = task

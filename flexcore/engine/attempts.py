@@ -57,6 +57,7 @@ class Attempt:
     folder: Path  # of the version's files
     files: frozenset[str] | None = None
     fresh: bool = False  # whether its dispatch was committed by this process, just now
+    is_given_up: Callable[[], bool] = lambda: False  # whether it is being ended, or has been
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +85,8 @@ class Driver:
             if isinstance(request, Failure):
                 post(_finished(state, failure=request))
                 return
+            if attempt.is_given_up():
+                return  # meanwhile: its clean-up has found nothing, so there must be nothing afterwards
             redactor = Redactor(request.secrets) if request.secrets else _PLAIN
             await self._follow(attempt, request, redactor, post)
         except Fenced:

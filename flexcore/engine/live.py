@@ -39,6 +39,11 @@ class Live:
         """The execution's id."""
         return self.state.header.id
 
+    def has_given_up(self, path: StepPath, attempt: int) -> bool:
+        """Say whether an attempt is being ended, or is over."""
+        step = self.state.steps.get(path)
+        return step is None or step.attempt != attempt or step.status.is_terminal or step.ending is not None
+
     def take(self, most: int) -> list[Heard]:
         """Take what was heard, oldest first. `Submitted` is dropped when the end of its attempt came with it."""
         heard = [self.mailbox.popleft() for _ in range(min(most, len(self.mailbox)))]

@@ -11,6 +11,7 @@ from e2e.embedded import Plane, plane, statuses, step_of
 from flexcore.engine.work import CancelChild, EndAttempt, StartAttempt
 from flexcore.model.errors import StoreUnavailable
 from flexcore.model.placement import Infeasibility, Placement, ReasonCode, Verdict
+from flexcore.model.values import Ref
 
 
 @pytest.fixture
@@ -268,3 +269,42 @@ async def test_a_step_that_still_has_no_runtime_is_no_news(here: Plane) -> None:
     entries = (await here.installation.control_plane.history(id)).items
     assert [each["type"] for each in entries].count("StepUnplaced") == 1
     assert next(answers, None) is None
+
+
+async def test_an_attempt_that_is_given_up_while_it_is_prepared_never_begins(here: Plane, tmp_path: Path) -> None:
+    asked, may = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        async def get(self, ref: Ref) -> bytes:
+            asked.set()
+            await may.wait()
+            return await here.installation.store.artifacts.get(ref)
+
+    performer = here.installation.engine._performer
+    performer._driver = replace(performer._driver, artifacts=Slow())
+    id = await here.start(
+        """
+name: slow
+steps:
+  - id: group
+    type: try
+    timeout: 300ms
+    on_error: continue
+    steps: [{id: a, type: python, with: {script: 'def main(n): open("ran", "w")', args: {n: '${{ input.n }}'}}}]
+  - {id: after, type: wait, with: {for: 1h}}
+""",
+        {"n": "x" * 400_000},  # more than is kept inline
+    )
+    async with asyncio.timeout(10):
+        await asked.wait()
+        while "after" not in (live := here.installation.engine.live[id]).state.steps:
+            await asyncio.sleep(0.01)
+    [driving] = live.attempts.values()
+
+    may.set()
+    await driving
+
+    await here.installation.control_plane.cancel(id, "enough")
+    [a] = [each for each in (await here.finish(id))["steps"] if each["path"].endswith("a")]
+    assert (a["status"], a["attempt"]) == ("cancelled", 1)
+    assert not (tmp_path / "ran").exists()
