@@ -1,12 +1,14 @@
 """Objects that are to stay: applied on the server's side, waited for, and left there when the step is over.
 
-They are labelled as ours and as retained: surveys show them, sweeps and clean-ups never end them.
+They are labelled as ours and as retained: surveys show them, sweeps and clean-ups never end them. But nothing may be
+applied any more once the attempt is ended.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from datetime import timedelta
 from typing import Any
 
 from flexcore.model.execution import Phase
@@ -24,10 +26,12 @@ from flexcore.runtime.interface import (
     Submitted,
     Succeeded,
 )
-from flexcore_kubernetes import identity, paths, refusals
+from flexcore.runtime.plugin import RuntimeContext
+from flexcore_kubernetes import identity, outcomes, paths, refusals
 from flexcore_kubernetes.cluster import Call, Cluster, Object, Refused
 from flexcore_kubernetes.config import KubernetesConfig, KubernetesParameters
 from flexcore_kubernetes.readiness import endpoint_of, waits_for
+from flexcore_kubernetes.underway import Underway
 
 _FIELD_OWNER = "flexcore"
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 2.0
@@ -36,29 +40,38 @@ _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 2.0
 class Applying:
     """Steps that apply."""
 
-    def __init__(
-        self, config: KubernetesConfig, installation: str, cluster: Cluster, now: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, config: KubernetesConfig, context: RuntimeContext, cluster: Cluster, underway: Underway) -> None:
         self._config = config
-        self._installation = installation
+        self._installation = context.installation
         self._cluster = cluster
-        self._now = now
+        self._now = context.now
+        self._underway = underway
 
     async def execute(
         self, request: ExecutionRequest, parameters: KubernetesParameters
     ) -> AsyncGenerator[ExecutionEvent, None]:
         """Apply, wait, and give `{objects, endpoint}`. To apply the same again changes nothing."""
-        made = await self._applied(request, parameters.manifests)
-        if isinstance(made, Failure):
-            yield _finished(Failed(made))
-            return
-        handle = identity.handle_of_applied(external_name(self._installation, request.id), made)
-        yield Submitted(handle, adopted=request.handle is not None)
-        yield PhaseEntered(Phase.RUN, self._now())
-        waiting = await self._waiting(made) if parameters.wait == "ready" else []
+        name = external_name(self._installation, request.id)
+        with self._underway.read(name, request.id.execution):
+            made = await self._applied(name, request, parameters.manifests)
+            if isinstance(made, Failure):
+                yield _finished(Failed(made))
+                return
+            yield Submitted(identity.handle_of_applied(name, made), adopted=request.handle is not None)
+            yield PhaseEntered(Phase.RUN, self._now())
+            async with aclosing(self._ready(name, made, parameters.wait == "ready")) as events:
+                async for event in events:
+                    yield event
+
+    async def _ready(self, name: str, made: list[Object], waits: bool) -> AsyncGenerator[ExecutionEvent, None]:
+        """Wait until all is ready, and say how it ended."""
+        waiting = self._waiting(made) if waits else []
         until = asyncio.get_running_loop().time() + self._config.start_timeout
         pause, noted = _FIRST_LOOK_S, ""
         while waiting:
+            if self._underway.was_ended(name):
+                yield _finished(outcomes.cancelled())
+                return
             if asyncio.get_running_loop().time() > until:
                 yield _finished(Failed(self._too_late(waiting)))
                 return
@@ -68,11 +81,11 @@ class Applying:
             await asyncio.sleep(pause)
             pause = min(_LONGEST_LOOK_S, pause * 2)
             made = [await self._read(each) for each in made]
-            waiting = await self._waiting(made)
+            waiting = self._waiting(made)
         yield _finished(Succeeded(self._result(made)))
 
     async def _applied(
-        self, request: ExecutionRequest, manifests: Sequence[Mapping[str, Any]]
+        self, name: str, request: ExecutionRequest, manifests: Sequence[Mapping[str, Any]]
     ) -> list[Object] | Failure:
         """Check all of them, then apply all of them."""
         text = canonical(list(manifests)).decode()
@@ -87,9 +100,18 @@ class Applying:
         try:
             for each in labelled:
                 await self._apply(each, dry_run=True)
-            return [await self._apply(each, dry_run=False) for each in labelled]
+            return await self._applied_in_turn(name, labelled)
         except Refused as refused:
             return refusals.failure_of(refused, ", ".join(map(paths.title, labelled)))
+
+    async def _applied_in_turn(self, name: str, manifests: Sequence[Mapping[str, Any]]) -> list[Object] | Failure:
+        """Apply one after the other. The engine goes on reading what it ends: so it is looked at before each one."""
+        made: list[Object] = []
+        for each in manifests:
+            if self._underway.was_ended(name):
+                return outcomes.cancelled().failure
+            made.append(await self._underway.made(name, self._apply(each, dry_run=False)))
+        return made
 
     def _labelled(self, request: ExecutionRequest, manifest: Mapping[str, Any]) -> dict[str, Any] | Failure:
         metadata = manifest.get("metadata")
@@ -148,7 +170,7 @@ class Applying:
             word = found[0]["name"]
         return f"{paths.collection(version, word, self._config.namespace)}/{item['metadata']['name']}"
 
-    async def _waiting(self, objects: Sequence[Object]) -> list[str]:
+    def _waiting(self, objects: Sequence[Object]) -> list[str]:
         return [f"{paths.title(each)}: {why}" for each in objects if (why := waits_for(each))]
 
     def _result(self, objects: Sequence[Object]) -> JSON:

@@ -1,11 +1,10 @@
 """Drives attempts that are Jobs: look, ask, create or adopt, follow, judge.
 
-What it keeps in memory is about waiting only; the cluster knows the rest. Whoever stops reading detaches.
+It keeps nothing in memory that counts: the cluster knows. Whoever stops reading detaches.
 """
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,6 +28,7 @@ from flexcore_kubernetes.manifests import LARGEST_BYTES, Place, Work
 from flexcore_kubernetes.mirror import Resource
 from flexcore_kubernetes.preflight import Preflight
 from flexcore_kubernetes.removal import Removal
+from flexcore_kubernetes.underway import Underway
 from flexcore_kubernetes.watching import SharedWatch, Subscription
 
 _NO_DATA = DataLinks()
@@ -46,28 +46,30 @@ class Made:
 class Attempts:
     """The attempts of one instance that are Jobs."""
 
-    def __init__(self, config: KubernetesConfig, context: RuntimeContext, cluster: Cluster, removal: Removal) -> None:
+    def __init__(
+        self,
+        config: KubernetesConfig,
+        context: RuntimeContext,
+        cluster: Cluster,
+        removal: Removal,
+        underway: Underway,
+    ) -> None:
         self._config = config
         self._context = context
         self._cluster = cluster
         self._removal = removal
+        self._underway = underway
         self._preflight = Preflight(cluster)
         self.bookmarks = Bookmarks(context.state_folder / "bookmarks")
         self._watch = SharedWatch(cluster, context.installation, config.resync)
-        self._starting: dict[str, set[asyncio.Task[Made | Failure]]] = {}
-        self._reading: Counter[str] = Counter()
-        self._executions: dict[str, str] = {}  # of the names that are read or start here
-        self._ended: set[str] = set()  # names that we end while they are read here
         self.start_latency: timedelta | None = None
 
     async def execute(self, request: ExecutionRequest, parameters: BaseModel) -> AsyncGenerator[ExecutionEvent, None]:
         """Run a step as a Job; closing it detaches."""
         place = self._place(request)
-        self._reading[place.name] += 1
-        self._executions[place.name] = request.id.execution
-        try:
+        with self._underway.read(place.name, request.id.execution):
             async with self._watch.subscribed(place.name) as seen:
-                made = await self._begun(place, parameters)
+                made = await self._underway.made(place.name, self._made(place, parameters))
                 if isinstance(made, Failure):
                     yield _finished(results.hidden(made, request.secrets))
                     return
@@ -76,49 +78,10 @@ class Attempts:
                 async with contextlib.aclosing(self._followed(place, parameters, made, seen)) as events:
                     async for event in events:
                         yield event
-        finally:
-            self._reading[place.name] -= 1
-            if not self._reading[place.name]:
-                del self._reading[place.name]
-                self._forget(place.name)
-
-    async def ending(self, name: str) -> None:
-        """Take note that an attempt is about to be ended, and wait until it is known whether it exists."""
-        if name in self._reading:
-            self._ended.add(name)
-        if starting := self._starting.get(name):
-            await asyncio.wait(starting)
-
-    def of_execution(self, execution: str) -> set[str]:
-        """Name the attempts of an execution that are read here, also what just starts."""
-        return {name for name, owner in self._executions.items() if owner == execution}
 
     def _place(self, request: ExecutionRequest) -> Place:
         left = None if request.deadline is None else request.deadline - self._context.now()
         return Place(config=self._config, installation=self._context.installation, request=request, time_left=left)
-
-    async def _begun(self, place: Place, parameters: BaseModel) -> Made | Failure:
-        """Find or make the Job in a task that goes on when the reader leaves; whoever ends the attempt waits for it.
-
-        Else a Job could come to be after a clean-up that saw none.
-        """
-        task = asyncio.create_task(self._made(place, parameters))
-        self._starting.setdefault(place.name, set()).add(task)
-        task.add_done_callback(lambda done: self._known(place.name, done))
-        return await asyncio.shield(task)
-
-    def _known(self, name: str, done: "asyncio.Task[Made | Failure]") -> None:
-        self._starting[name].discard(done)
-        if not self._starting[name]:
-            del self._starting[name]
-            self._forget(name)
-        if not done.cancelled():
-            done.exception()  # whoever still waits gets it too
-
-    def _forget(self, name: str) -> None:
-        if name not in self._reading and name not in self._starting:
-            self._executions.pop(name, None)
-            self._ended.discard(name)
 
     async def _made(self, place: Place, parameters: BaseModel) -> Made | Failure:
         """Find the attempt's Job, or make it. A stored handle means a Job that has to be there."""
@@ -248,7 +211,7 @@ class Attempts:
             bookmarks=self.bookmarks,
             start_timeout=timedelta(seconds=self._config.start_timeout),
             patience=timedelta(seconds=self._config.patience),
-            was_ended=lambda: name in self._ended,
+            was_ended=lambda: self._underway.was_ended(name),
             give_up=give_up,
             own=lambda: self._own(made.job),
         )

@@ -242,17 +242,24 @@ def _work(
 
 
 def _pod_deadline(place: Place) -> dict[str, int]:
-    """End the pod some time after the deadline. On the pod and not on the Job: so its logs stay."""
+    """End the pod some time after the deadline. On the pod and not on the Job: so its logs stay.
+
+    A node counts from when it takes the pod, and the step's time from when its work runs.
+    """
     if place.time_left is None:
         return {}
-    return {"activeDeadlineSeconds": whole_seconds(place.time_left)}
+    return {"activeDeadlineSeconds": whole_seconds(place.time_left + _until_it_runs(place))}
+
+
+def _until_it_runs(place: Place) -> timedelta:
+    return timedelta(seconds=place.config.start_timeout)
 
 
 def _last_resort(place: Place) -> dict[str, int]:
-    """End the Job too, much later: a pod that never got a node has no deadline of its own."""
+    """End the Job too, much later than a pod that got its node late: one that never got any has no deadline."""
     if place.time_left is None:
         return {}
-    rest = place.time_left + place.request.grace + timedelta(seconds=place.config.start_timeout + _LAST_RESORT_S)
+    rest = place.time_left + 2 * _until_it_runs(place) + place.request.grace + timedelta(seconds=_LAST_RESORT_S)
     return {"activeDeadlineSeconds": whole_seconds(rest)}
 
 

@@ -1,5 +1,7 @@
 """Ends work and removes what it left, and says what is there. Never by a name alone: the labels have to be ours.
 
+A Secret or ConfigMap is ours by its own labels, or by those of the Job that it has its name from. The name counts by
+itself only where we may not look at them, and nobody else has a Job of that name.
 A Job is always deleted in the background with its uid as a precondition. Pods are told separately how long they have,
 for a Job's deletion does not say; and nothing counts as gone before its pods are.
 """
@@ -39,11 +41,17 @@ class Removal:
     async def end(self, name: str, grace: timedelta) -> CleanupReport:
         """End one attempt by its name, and wait a little longer than the grace until it is gone."""
         only = frozenset({name})
-        await self._end_job(name)
+        job = await self._cluster.find(f"{paths.jobs(self._cluster.namespace)}/{name}")
+        mine = job if job is not None and self._is_mine(job, name) else None
+        if mine is not None:
+            await self._end_job(mine)
         gone = await self._end_pods(name, grace)
         if not gone:
             return CleanupReport(pending=only)
-        await self.remove_leftovers(name)
+        if mine is not None:  # they were made for it: that saves the looking
+            await self._remove_namesakes(name)
+        else:
+            await self.remove_leftovers(name, is_taken=job is not None)
         return CleanupReport(gone=only)
 
     async def end_all(self, names: Iterable[str], grace: timedelta) -> CleanupReport:
@@ -72,24 +80,44 @@ class Removal:
         names = frozenset({name_of(each) for each in found} - {""})
         return CleanupReport(pending=names, attempts=attempts, retained=frozenset(retained))
 
-    async def remove_leftovers(self, name: str) -> None:
-        """Remove the Secret and the ConfigMap of an attempt."""
-        namespace = self._cluster.namespace
-        places = (paths.secrets(namespace), paths.config_maps(namespace))
-        await asyncio.gather(*(self._delete(f"{place}/{name}", {}) for place in places))
+    async def remove_leftovers(self, name: str, *, is_taken: bool = False) -> None:
+        """Remove Secret and ConfigMap of an attempt without a Job. `is_taken`: somebody else has one of its name."""
+        await asyncio.gather(*(self._remove_labelled(place, name, is_taken) for place in self._beside()))
 
-    async def _end_job(self, name: str) -> None:
-        path = f"{paths.jobs(self._cluster.namespace)}/{name}"
-        job = await self._cluster.find(path)
-        if job is not None and self._is_mine(job, name):
-            await self._delete(path, {"propagationPolicy": "Background", "preconditions": {"uid": uid_of(job)}})
+    async def _remove_labelled(self, place: str, name: str, is_taken: bool) -> None:
+        try:
+            listed = await self._cluster.get(place, labelSelector=self._made_for(name))
+        except Refused as refused:
+            if refused.status not in (403, 404):
+                raise
+            if not is_taken:
+                await self._delete(f"{place}/{name}", {})
+            return
+        found = [each["metadata"] for each in listed.get("items") or []]
+        await asyncio.gather(
+            *(self._delete(f"{place}/{each['name']}", {"preconditions": {"uid": each["uid"]}}) for each in found)
+        )
+
+    async def _remove_namesakes(self, name: str) -> None:
+        await asyncio.gather(*(self._delete(f"{place}/{name}", {}) for place in self._beside()))
+
+    def _beside(self) -> tuple[str, str]:
+        return paths.secrets(self._cluster.namespace), paths.config_maps(self._cluster.namespace)
+
+    def _made_for(self, name: str) -> str:
+        """Select what was made for an attempt, and not what it applied."""
+        return f"{selector(of_name(self._installation, name))},!{RETAINED}"
+
+    async def _end_job(self, job: Object) -> None:
+        path = f"{paths.jobs(self._cluster.namespace)}/{job['metadata']['name']}"
+        await self._delete(path, {"propagationPolicy": "Background", "preconditions": {"uid": uid_of(job)}})
 
     async def _end_pods(self, name: str, grace: timedelta) -> bool:
         loop = asyncio.get_running_loop()
         until = loop.time() + (grace + _SETTLING).total_seconds()
         seconds, pause = whole_seconds(grace), _FIRST_LOOK_S
         path = paths.pods(self._cluster.namespace)
-        labels = f"{selector(of_name(self._installation, name))},!{RETAINED}"  # a pod may have been applied
+        labels = self._made_for(name)
         while True:
             there = (await self._cluster.get(path, labelSelector=labels)).get("items") or []
             if not there:
@@ -122,10 +150,9 @@ class Removal:
         """List Jobs, pods (also those that somebody orphaned) and, where allowed, what they were given."""
         namespace = self._cluster.namespace
         first = (paths.jobs(namespace), paths.pods(namespace))
-        more = (paths.secrets(namespace), paths.config_maps(namespace))
         listed = await asyncio.gather(
             *(self._cluster.get(path, labelSelector=selector(labels)) for path in first),
-            *(self._allowed(path, labels) for path in more),
+            *(self._allowed(path, labels) for path in self._beside()),
         )
         items: list[Object] = [each for page in listed for each in page.get("items") or []]
         return [each for each in items if RETAINED not in (each["metadata"].get("labels") or {})]

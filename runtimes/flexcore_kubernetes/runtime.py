@@ -33,6 +33,7 @@ from flexcore_kubernetes.attempts import Attempts
 from flexcore_kubernetes.cluster import Call, Cluster, Refused
 from flexcore_kubernetes.config import KubernetesConfig, KubernetesParameters
 from flexcore_kubernetes.removal import Removal
+from flexcore_kubernetes.underway import Underway
 
 _HEALTH_S = 5.0
 _SLOW = timedelta(seconds=2)
@@ -49,8 +50,9 @@ class KubernetesRuntime:
         self._context = context
         self._cluster = Cluster(name, config)
         self._removal = Removal(self._cluster, context.installation)
-        self._attempts = Attempts(config, context, self._cluster, self._removal)
-        self._applying = Applying(config, context.installation, self._cluster, context.now)
+        self._underway = Underway()
+        self._attempts = Attempts(config, context, self._cluster, self._removal, self._underway)
+        self._applying = Applying(config, context, self._cluster, self._underway)
         self._seen: tuple[float, Resources] | None = None
         self._version = ""
 
@@ -121,12 +123,12 @@ class KubernetesRuntime:
         self._cluster.close()
 
     async def _end_execution(self, scope: ExecutionScope) -> CleanupReport:
-        starting = self._attempts.of_execution(scope.execution)
-        await asyncio.gather(*map(self._attempts.ending, starting))
-        return await self._end(starting | await self._removal.of_execution(scope.execution), scope.grace)
+        here = self._underway.of_execution(scope.execution)
+        await asyncio.gather(*map(self._underway.ending, here))
+        return await self._end(here | await self._removal.of_execution(scope.execution), scope.grace)
 
     async def _end(self, names: set[str], grace: timedelta) -> CleanupReport:
-        await asyncio.gather(*map(self._attempts.ending, names))
+        await asyncio.gather(*map(self._underway.ending, names))
         report = await self._removal.end_all(names, grace)
         await asyncio.to_thread(self._attempts.bookmarks.drop, report.gone)
         return report

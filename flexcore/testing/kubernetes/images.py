@@ -1,4 +1,4 @@
-"""The images of containers: there, not to be had, or not even named rightly. None is ever fetched."""
+"""The images of containers: there, slow to come, not to be had, or not even named rightly. None is ever fetched."""
 
 from collections.abc import Callable
 
@@ -6,8 +6,9 @@ from flexcore.testing.kubernetes.events import Events
 from flexcore.testing.kubernetes.pace import Pace
 from flexcore.testing.kubernetes.pod_status import Slot
 from flexcore.testing.kubernetes.resources import Item
-from flexcore.testing.kubernetes.surroundings import is_image_name, is_present
+from flexcore.testing.kubernetes.surroundings import is_image_name, is_present, is_pulled_slowly
 
+PULL_S = 40.0  # of a large image
 SYNC_S = 12.0  # how often a node looks again at a pod that cannot go on
 _UNPARSED = "Failed to apply default image tag"
 
@@ -32,6 +33,9 @@ class Images:
             await self._wait_for_ever(slot, "ErrImageNeverPull", why, "ErrImageNeverPull", why)
         if not is_present(image):
             await self._fail_to_pull(slot)
+        if is_pulled_slowly(image):
+            await self._pull_slowly(slot)
+            return
         message = f'Container image "{image}" already present on machine and can be accessed by the pod'
         self._events.normal(self._pod, "Pulled", message, container=at)
 
@@ -42,6 +46,13 @@ class Images:
             self._events.warning(self._pod, event, text, container=slot.field_path)
             self._events.warning(self._pod, "Failed", f"Error: {reason}", container=slot.field_path)
             await self._pace.rest(SYNC_S)
+
+    async def _pull_slowly(self, slot: Slot) -> None:
+        image, at, took_s = slot.spec["image"], slot.field_path, self._pace.scaled(PULL_S)
+        self._events.normal(self._pod, "Pulling", f'Pulling image "{image}"', container=at)
+        await self._pace.rest(PULL_S)
+        message = f'Successfully pulled image "{image}" in {took_s:g}s ({took_s:g}s including waiting).'
+        self._events.normal(self._pod, "Pulled", message, container=at)
 
     async def _fail_to_pull(self, slot: Slot) -> None:
         image, at = slot.spec["image"], slot.field_path

@@ -29,9 +29,17 @@ def is_image_name(image: str) -> bool:
 
 def is_present(image: str) -> bool:
     """Say whether there is such an image: all but those called none, nope or missing, or on port 1."""
+    return _last_name(image) not in _ABSENT and ":1/" not in image
+
+
+def is_pulled_slowly(image: str) -> bool:
+    """Say whether an image is on no node yet, and takes its time: those called slow."""
+    return _last_name(image) == "slow"
+
+
+def _last_name(image: str) -> str:
     repository = image.partition("@")[0]
-    name = repository.rpartition("/")[2].partition(":")[0]
-    return name not in _ABSENT and ":1/" not in image
+    return repository.rpartition("/")[2].partition(":")[0]
 
 
 def expanded(text: str, variables: Mapping[str, str]) -> str:

@@ -1,0 +1,54 @@
+"""What is ended waits for what is being made, and is known as ended as long as somebody reads it."""
+
+import asyncio
+
+from flexcore_kubernetes.underway import Underway
+
+
+async def test_whoever_ends_an_attempt_waits_for_what_is_being_made() -> None:
+    underway, may_be = Underway(), asyncio.Event()
+    with underway.read("a", "exe"):
+        making = asyncio.create_task(underway.made("a", may_be.wait()))
+        await asyncio.sleep(0)
+        ending = asyncio.create_task(underway.ending("a"))
+        await asyncio.sleep(0)
+
+        is_known, waits = underway.was_ended("a"), not ending.done()
+        may_be.set()
+        await asyncio.gather(making, ending)
+
+    assert is_known and waits
+    assert not underway.was_ended("a")
+
+
+async def test_what_is_being_made_is_waited_for_when_nobody_reads_any_more() -> None:
+    underway, may_be = Underway(), asyncio.Event()
+
+    async def read() -> None:
+        with underway.read("a", "exe"):
+            await underway.made("a", may_be.wait())
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    ending = asyncio.create_task(underway.ending("a"))
+    await asyncio.sleep(0)
+
+    waits, of_it = not ending.done(), underway.of_execution("exe")
+    may_be.set()
+    await ending
+    await asyncio.sleep(0)
+
+    assert waits and of_it == {"a"}
+    assert underway.of_execution("exe") == set()
+
+
+async def test_an_attempt_that_is_neither_read_nor_made_is_not_remembered() -> None:
+    underway = Underway()
+
+    await underway.ending("a")
+    with underway.read("a", "exe"):
+        was_ended = underway.was_ended("a")
+
+    assert not was_ended
