@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from datetime import timedelta
 
 from flexcore.model.errors import RuntimeUnavailable
@@ -34,11 +35,22 @@ from flexcore_ray.following import Followed, Following
 from flexcore_ray.handle import SESSION, Label, handle_of, label_of
 from flexcore_ray.removing import Removals
 from flexcore_ray.steps import Step, Submission, marks_of, step_of, submission_of
+from flexcore_ray.submitting import EndedBefore, Submissions
 
 _NAME = re.compile("fx-[a-z2-7]{32}")  # see `external_name`
 _LOOK_AGAIN_S = 0.1
 _STOP_MARGIN_S = 3.0  # beyond the grace, before a cleanup answers that the end is pending
 _READER_S = 2.0  # how long a removal waits for a reader in this process to have read the end
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An attempt's job that is there, where, and how it is told of."""
+
+    dashboard: Dashboard
+    step: Step
+    job: Job
+    submitted: Submitted
 
 
 class RayAttempts:
@@ -52,31 +64,23 @@ class RayAttempts:
         self._cluster: Cluster = LocalCluster(config, context.state_folder) if is_local else RemoteCluster(config)
         self._reading: dict[str, asyncio.Event] = {}
         self._removals = Removals(self._is_read)
+        self._submissions = Submissions()
 
     async def execute(self, request: ExecutionRequest) -> AsyncGenerator[ExecutionEvent, None]:
         """Run a step as a job; closing it detaches."""
-        step = await step_of(request, self._config, self._context)
-        if isinstance(step, Failure):
-            yield _failed(step)
+        begun = await self._begun(request)
+        if isinstance(begun, Failure):
+            yield _failed(begun)
             return
-        dashboard = await self._cluster.dashboard(start=request.handle is None)
-        if dashboard is None:
-            yield _failed(outcomes.lost("the local cluster it ran on has ended"))
-            return
-        found = await self._found(dashboard, request, step)
-        if isinstance(found, Failure):
-            yield _failed(found)
-            return
-        job, label, adopted = found
-        session = (await dashboard.version()).get("session_name", "")
-        yield Submitted(handle_of(job, label, session), adopted, prepares=True)
-        async with contextlib.aclosing(self._follow(dashboard, request, step, job)) as events:
+        yield begun.submitted
+        async with contextlib.aclosing(self._follow(begun.dashboard, request, begun.step, begun.job)) as events:
             async for event in events:
                 yield event
 
     async def end(self, attempt: AttemptId, handle: Handle | None, grace: timedelta) -> CleanupReport:
         """End one attempt, wait until it has ended, and begin to have the cluster forget it."""
         name = external_name(self._context.installation, attempt)
+        await self._submissions.ending(name)
         dashboard = await self._cluster.dashboard(start=False)
         job = await dashboard.job(name) if dashboard is not None else None
         if dashboard is not None and job is not None and job.is_trace:
@@ -87,15 +91,17 @@ class RayAttempts:
 
     async def end_all(self, execution: ExecutionId, grace: timedelta) -> CleanupReport:
         """End all attempts of an execution, at the same time."""
+        beginning = self._submissions.of_execution(execution)
+        await asyncio.gather(*map(self._submissions.ending, beginning))
         dashboard = await self._cluster.dashboard(start=False)
         if dashboard is None:
-            return CleanupReport()
+            return CleanupReport(gone=beginning)
         ours = [job for job, label in await self._ours(dashboard) if label.execution == execution]
+        await asyncio.gather(*(self._submissions.ending(job.id) for job in ours))
         reports = await asyncio.gather(*(self._end(dashboard, job, grace) for job in ours))
-        return CleanupReport(
-            gone=frozenset[str]().union(*(report.gone for report in reports)),
-            pending=frozenset[str]().union(*(report.pending for report in reports)),
-        )
+        pending = frozenset[str]().union(*(report.pending for report in reports))
+        gone = beginning.union(*(report.gone for report in reports)) - pending
+        return CleanupReport(gone=gone, pending=pending)
 
     async def survey(self, installation: str) -> CleanupReport:
         """List the jobs of an installation, running or waiting to be read."""
@@ -112,11 +118,28 @@ class RayAttempts:
         return await self._cluster.dashboard(start=False)
 
     async def close(self) -> None:
-        """Let removals under way finish, and close connections."""
+        """Let submissions and removals under way finish, and close connections."""
+        await self._submissions.close()
         await self._removals.close()
         await self._cluster.close()
 
     # --- finding and submitting
+
+    async def _begun(self, request: ExecutionRequest) -> Begun | Failure:
+        name = external_name(self._context.installation, request.id)
+        with self._submissions.beginning(name, request.id.execution):
+            step = await step_of(request, self._config, self._context)
+            if isinstance(step, Failure):
+                return step
+            dashboard = await self._cluster.dashboard(start=request.handle is None)
+            if dashboard is None:
+                return outcomes.lost("the local cluster it ran on has ended")
+            found = await self._found(dashboard, request, step)
+        if isinstance(found, Failure):
+            return found
+        job, label, adopted = found
+        session = (await dashboard.version()).get("session_name", "")
+        return Begun(dashboard, step, job, Submitted(handle_of(job, label, session), adopted, prepares=True))
 
     async def _found(
         self, dashboard: Dashboard, request: ExecutionRequest, step: Step
@@ -134,6 +157,8 @@ class RayAttempts:
             return submission
         try:
             await self._submit(dashboard, name, submission)
+        except EndedBefore:
+            return outcomes.ENDED_BEFORE
         except Refused as error:
             return Failure(message=f"Ray refuses the job: {error}", error_class=ErrorClass.INPUT, name="Refused")
         except AlreadyThere:
@@ -177,11 +202,12 @@ class RayAttempts:
         return capacity(nodes, await dashboard.status() if self._config.scaling is Scaling.AUTO else {})
 
     async def _submit(self, dashboard: Dashboard, name: str, submission: Submission) -> None:
+        self._submissions.check(name)  # what is uploaded for nothing would stay in the cluster
         packed = submission.packed
         if not await dashboard.has_package(packed.program.name):
             await dashboard.put_package(packed.program.name, packed.program.content)
         await dashboard.put_package(packed.order.name, packed.order.content)
-        await dashboard.submit(name, submission.job)
+        await self._submissions.post(name, lambda: dashboard.submit(name, submission.job))
 
     # --- following and ending
 

@@ -6,7 +6,7 @@ Whatever says that the cluster cannot be reached is `RuntimeUnavailable`: the ou
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
@@ -92,18 +92,24 @@ class Dashboard:
         import httpx  # here, because it takes a tenth of a second, and a local cluster may never be asked for
 
         self.address = address
+        self.is_refused = False  # whether the token was not taken, and may have been replaced
         self._error = httpx.HTTPError
         self._timeout_s = timeout_s
-        headers = {"Authorization": f"Bearer {address.token}"} if address.token else {}
         self._http = httpx.AsyncClient(
             base_url=address.url,
-            headers=headers,
+            headers=_headers(address.token),
             timeout=timeout_s,
             # The variables of proxies are meant for the world outside; a cluster is reached directly.
             trust_env=False,
             # Every log that is followed has a connection of its own.
             transport=httpx.AsyncHTTPTransport(uds=address.socket, limits=httpx.Limits(max_connections=None)),
         )
+
+    def renew(self, token: str | None) -> None:
+        """Ask with another token from now on, whoever has this dashboard."""
+        self.address = replace(self.address, token=token)
+        self.is_refused = False
+        self._http.headers.update(_headers(token))
 
     async def version(self) -> Mapping[str, str]:
         """Say `ray_version`, `version` (of the API) and `session_name`, which is new after each start."""
@@ -217,9 +223,11 @@ class Dashboard:
         if self._http.is_closed:  # httpx would take that for a mistake of ours; a new cluster may be there by now
             raise RuntimeUnavailable(f"the connection to the dashboard at {self.address.url} was closed")
         try:
-            return await self._http.send(request, stream=stream)
+            answer = await self._http.send(request, stream=stream)
         except self._error as error:
             raise self._unavailable(error) from error
+        self.is_refused = self.is_refused or answer.status_code in _REFUSED
+        return answer
 
     def _unavailable(self, error: "httpx.HTTPError") -> RuntimeUnavailable:
         reason = str(error) or type(error).__name__
@@ -227,6 +235,10 @@ class Dashboard:
             f"the dashboard at {self.address.url} cannot be reached: {reason}",
             hint="check the `address` of the runtime and whether the cluster's head is up",
         )
+
+
+def _headers(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _document(answer: "httpx.Response") -> Any:

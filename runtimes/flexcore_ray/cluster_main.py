@@ -89,7 +89,6 @@ class Guardian:
 
     async def run(self) -> None:
         """Start Ray, and stay until it is idle or gone."""
-        self.record("starting")
         self.ray = self.start()
         if not await self.is_ready():
             self.record("failed")
@@ -149,7 +148,7 @@ class Guardian:
     async def until_idle(self) -> None:
         """Stay until Ray or its folder is gone, or nobody used it for so long; then end it, unless somebody comes."""
         pause = min(1.0, self.order["idle_s"] / 4)
-        while not self.reap() and self.folder.exists():
+        while not self.reap() and self.folder.exists() and not self.is_replaced():
             if self.idle_s() < self.order["idle_s"]:
                 await asyncio.sleep(pause)
                 continue
@@ -207,9 +206,19 @@ class Guardian:
             await asyncio.gather(carried(reader, there_writer), carried(there_reader, writer))
         writer.close()
 
+    def is_replaced(self) -> bool:
+        """Whether the record is that of another cluster, so that nobody can find this one."""
+        try:
+            note = json.loads((self.folder / RECORD).read_text())
+        except (FileNotFoundError, ValueError):
+            return False
+        return isinstance(note, dict) and note.get("marker") != self.order["marker"]
+
     def record(self, state: str) -> None:
-        """Say where the cluster is, and how far."""
+        """Say where the cluster is, and how far, unless another one has taken its place."""
         self.state = state
+        if self.is_replaced():
+            return
         note = {
             "pid": os.getpid(),
             "start": started_at(os.getpid()),
@@ -246,7 +255,7 @@ class Guardian:
             self.reap()
             time.sleep(_LOOK_S / 4)
         shutil.rmtree(self.temp, ignore_errors=True)
-        if self.state != "failed":
+        if self.state != "failed" and not self.is_replaced():
             (self.folder / RECORD).unlink(missing_ok=True)
 
 
@@ -334,14 +343,21 @@ def main() -> None:
     import ctypes  # here, because the control plane loads this module for what it knows of records alone
 
     order = json.load(sys.stdin)
-    if os.fork():
-        os._exit(0)
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     if order["boxed"]:
         bring_loopback_up()
-    guardian = Guardian(order)
+    guardian = Guardian(order)  # here, so that what is wrong with it is told to whoever gave the order
+    told, tell = os.pipe()
+    if os.fork():
+        os.close(tell)
+        os._exit(0 if os.read(told, 1) else 1)
+    os.close(told)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
+        guardian.record("starting")
+        with contextlib.suppress(OSError):  # nobody has to wait for it
+            os.write(tell, b".")
+        os.close(tell)
         asyncio.run(guardian.run())
     finally:
         guardian.end()

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,10 +58,12 @@ class RemoteCluster:
         self._dashboard: Dashboard | None = None
 
     async def dashboard(self, *, start: bool) -> Dashboard | None:
-        """Give the one dashboard there is."""
+        """Give the one dashboard there is; once its token was refused, with what the file says now."""
         if self._dashboard is None:
             token = await asyncio.to_thread(self._token)
             self._dashboard = Dashboard(Address(self._url, token), self._config.request_timeout)
+        elif self._dashboard.is_refused:
+            self._dashboard.renew(await asyncio.to_thread(self._token))
         return self._dashboard
 
     async def close(self) -> None:
@@ -117,7 +119,6 @@ class LocalCluster:
                 (self._folder / USED).touch()
                 record = self.record()
                 if record is None:
-                    await asyncio.to_thread(self._clear)
                     record = await self._started()
             return await self._of(record)
         except OSError as error:
@@ -144,9 +145,12 @@ class LocalCluster:
         return self._known[1]
 
     async def _started(self) -> Record:
-        if problem := problem_here(self._config):
-            raise RuntimeUnavailable(problem, hint="see `flexcore doctor`")
-        await asyncio.to_thread(self._spawn)
+        """Start a cluster, or wait for one whose starter has left."""
+        if not self._is_starting():
+            await _to_its_end(self._clear)
+            if problem := problem_here(self._config):
+                raise RuntimeUnavailable(problem, hint="see `flexcore doctor`")
+            await _to_its_end(self._spawn)
         until = asyncio.get_running_loop().time() + self._config.cluster_start_timeout + 1
         while asyncio.get_running_loop().time() < until:
             record = self._written()
@@ -159,21 +163,56 @@ class LocalCluster:
             f"a local Ray did not start: {self._last_words()}", hint=f"see {self._folder / RAY_LOG}"
         )
 
+    def _is_starting(self) -> bool:
+        record = self._written()
+        return record is not None and record.state == "starting" and record.is_alive
+
     def _spawn(self) -> None:
-        """Start the guardian, which leaves us at once."""
+        """Start the guardian, which leaves us as soon as it can be found by its record."""
+        self._have_token()
+        temp = Path(tempfile.mkdtemp(prefix="fxray-", dir="/tmp"))
+        try:
+            returned = self._guarded(temp)
+            if returned != 0:
+                said = (self._folder / "guardian.log").read_text(errors="replace").strip().rpartition("\n")[2]
+                raise RuntimeUnavailable(f"a local Ray cannot be started: {said[-300:]}", hint="see `flexcore doctor`")
+        except BaseException:
+            shutil.rmtree(temp, ignore_errors=True)
+            raise
+
+    def _have_token(self) -> None:
         token = self._folder / TOKEN
         if not (token.exists() and token.read_text().strip()):
             fresh = token.with_suffix(".new")
             fresh.touch(mode=0o600)
             fresh.write_text(secrets.token_urlsafe(32))
             fresh.replace(token)
-        temp = tempfile.mkdtemp(prefix="fxray-", dir="/tmp")
+
+    def _guarded(self, temp: Path) -> int:
+        """Begin the guardian, and give the exit code of what began it."""
+        interpreter = self._config.interpreter or sys.executable
+        box = ("unshare", "-n" if os.geteuid() == 0 else "-rn", "--") if self._config.boxed else ()
+        with (self._folder / "guardian.log").open("wb") as log:
+            try:
+                return subprocess.run(
+                    [*box, interpreter, "-I", cluster_main.__file__],
+                    input=json.dumps(self._order(temp, interpreter)).encode(),
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=temp,
+                    start_new_session=True,
+                    check=False,
+                ).returncode
+            except OSError as error:
+                message = f"a local Ray cannot be started: {error}"
+                raise RuntimeUnavailable(message, hint="see `interpreter` of the runtime") from error
+
+    def _order(self, temp: Path, interpreter: str) -> dict[str, Any]:
         config = self._config
-        interpreter = config.interpreter or sys.executable
-        order: dict[str, Any] = {
+        return {
             "folder": str(self._folder),
-            "temp": temp,
-            "marker": Path(temp).name,
+            "temp": str(temp),
+            "marker": temp.name,
             "interpreter": interpreter,
             "cpus": config.cpus,
             "idle_s": config.idle_timeout,
@@ -181,26 +220,12 @@ class LocalCluster:
             "boxed": config.boxed,
             "environment": _environment(interpreter),
         }
-        box = ("unshare", "-n" if os.geteuid() == 0 else "-rn", "--") if config.boxed else ()
-        with (self._folder / "guardian.log").open("wb") as log:
-            guardian = subprocess.run(
-                [*box, interpreter, "-I", cluster_main.__file__],
-                input=json.dumps(order).encode(),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=temp,
-                start_new_session=True,
-                check=False,
-            )
-        if guardian.returncode != 0:
-            shutil.rmtree(temp, ignore_errors=True)
-            said = (self._folder / "guardian.log").read_text(errors="replace").strip()
-            raise RuntimeUnavailable(f"a local Ray cannot be started: {said[-300:]}", hint="see `flexcore doctor`")
 
     def _clear(self) -> None:
         """Remove what a cluster left whose guardian was killed, or that never came up."""
         record = self._written()
         if record is None:
+            (self._folder / RECORD).unlink(missing_ok=True)  # it may be there, and say nothing
             return
         until = time.monotonic() + _KILL_S
         while cluster_main.kill_marked(record.marker) and time.monotonic() < until:
@@ -237,6 +262,21 @@ class LocalCluster:
                     raise RuntimeUnavailable(message, hint=f"see which process has {self._folder / LOCK} open")
                 await asyncio.sleep(_LOOK_S)
             yield
+
+
+async def _to_its_end(work: Callable[[], None]) -> None:
+    """Do something in a thread. Who is cancelled leaves when it is done: a thread goes on, and needs the lock."""
+    done = asyncio.get_running_loop().run_in_executor(None, work)  # no task, which a loop that ends would cancel
+    cancelled: asyncio.CancelledError | None = None
+    while not done.done():
+        try:
+            await asyncio.wait({done})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        done.exception()  # nobody waits for it any more
+        raise cancelled
+    done.result()
 
 
 def _try_lock(descriptor: int) -> bool:
