@@ -93,7 +93,10 @@ class Retention(Protocol):
         ...
 
     async def artifacts(self, before: datetime, gone: Gone, *, dry_run: bool) -> Collected:
-        """Remove content stored before that no execution, version, command or cached result refers to."""
+        """Remove content stored before that no execution, version, command or cached result refers to.
+
+        What was stored since the oldest attempt in flight went out stays: its outputs are referred to at its end only.
+        """
         ...
 
     async def audit(self, before: datetime, *, dry_run: bool) -> Collected:

@@ -124,8 +124,12 @@ class SqliteRetention:
         return total
 
     async def artifacts(self, before: datetime, gone: Gone, *, dry_run: bool) -> Collected:
-        """Remove content stored before, and long enough ago, that nobody refers to."""
-        limit = min(before, self.now() - GRACE)
+        """Remove content stored before, and long enough ago, that nobody refers to.
+
+        What was stored since an attempt that is still in flight went out may be its own: nobody refers to its outputs
+        before its end is committed, and to the files that were packed for it nobody ever does.
+        """
+        limit = min(before, await self._nothing_out_since() - GRACE)
         candidates = dict(await self.artifact_store.old(limit))
         if candidates:
             async for text in self._texts(gone):
@@ -134,6 +138,12 @@ class SqliteRetention:
         if not dry_run:
             candidates = dict(await self.artifact_store.remove(list(candidates), limit))
         return Collected(len(candidates), sum(candidates.values()))
+
+    async def _nothing_out_since(self) -> datetime:
+        """Give the time before which no attempt went out that is in flight now."""
+        ((oldest,),) = await self._fetch(self.sql["oldest_attempt_in_flight"], {})
+        now = self.now()
+        return now if oldest is None else min(now, datetime.fromisoformat(oldest))
 
     async def _ended(self, before: datetime, keep_last: int) -> AsyncIterator[Sequence[_Ended]]:
         position = (-(2**62), "")

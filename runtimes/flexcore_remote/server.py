@@ -1,5 +1,6 @@
 """One server and the way to it: a connection that notices when it is cut, and the calls, with errors in sentences."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 
-from flexcore.model.errors import InvalidSettings
+from flexcore.model.errors import FlexCoreError, InvalidSettings
 from flexcore.model.ids import AttemptId
 from flexcore.runtime.interface import Capabilities, CleanupReport, CleanupScope, HealthStatus
 from flexcore.runtime.v1 import runtime_pb2 as pb
@@ -59,7 +60,7 @@ class RemoteServer:
         self._installation = installation
         self._caller = caller_message(installation)
         self._now = now
-        self._metadata = (("authorization", f"Bearer {_token(config)}"),)
+        self._metadata = _metadata(config)
         self._credentials = _credentials(config) if config.is_encrypted else None
         self._open: grpc.aio.Channel | None = None
 
@@ -110,7 +111,7 @@ class RemoteServer:
             async for each in call:
                 yield each
         except grpc.aio.AioRpcError as error:
-            raise failed_call(self.address, error) from error
+            raise await self._failed(error) from error
         finally:
             call.cancel()
 
@@ -154,7 +155,18 @@ class RemoteServer:
         try:
             return await call
         except grpc.aio.AioRpcError as error:
-            raise failed_call(self.address, error) from error
+            raise await self._failed(error) from error
+
+    async def _failed(self, error: grpc.aio.AioRpcError) -> FlexCoreError:
+        """Say what a failed call came to. A token may have been replaced: the next call has the one of now."""
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED and self._config.token_file is not None:
+            with suppress(InvalidSettings, OSError):  # it is just being written: the next refusal reads it again
+                self._metadata = await asyncio.to_thread(_metadata, self._config)
+        return failed_call(self.address, error)
+
+
+def _metadata(config: RemoteConfig) -> tuple[tuple[str, str]]:
+    return (("authorization", f"Bearer {_token(config)}"),)
 
 
 def _token(config: RemoteConfig) -> str:

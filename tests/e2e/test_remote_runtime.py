@@ -144,6 +144,17 @@ async def test_only_the_files_of_the_version_travel(server: Served, tmp_path: Pa
     assert document["output"] == "tasks.py\n"
 
 
+async def test_a_step_that_the_runtime_there_refuses_leaves_no_files(server: Served, tmp_path: Path) -> None:
+    step = '{id: work, type: bash, runtime: far, with: {script: exit, inputs: {rows: {from: "${{ input }}"}}}}'
+    gone = {"uri": f"artifact:sha256-{'0' * 64}", "format": "csv"}
+    async with control_plane(tmp_path / "here", server.address) as opened:
+        document = await opened.execute(f"name: refused\nsteps: [{step}]", gone)
+
+    assert "cannot be had: the store has no" in step_of(document, "work")["error"]["message"]
+    folders = server.folder / ".flexcore" / "served" / "local" / "installations"
+    await eventually(lambda: not list(folders.glob("*/work/*")), "nothing is left there")
+
+
 async def test_a_step_that_is_given_up_while_its_server_is_frozen_is_ended_once_it_thaws(
     server: Served, tmp_path: Path
 ) -> None:

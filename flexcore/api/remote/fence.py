@@ -7,6 +7,7 @@ time uses a folder; its threads take turns. Blocking: it waits for the disk.
 
 import hashlib
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,12 +26,14 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a step: the newest attempt, its token, whether it was cleaned up, and whom it replaces.
 
     `before` is the lowest number of those that have to be ended before another attempt begins; 0 when there is none.
+    `resting`: nothing of it is here, though it may be asked for again.
     """
 
     token: int
     number: int
     ended: bool = False
     before: int = 0
+    resting: bool = False
 
 
 class Fence:
@@ -75,6 +78,13 @@ class Fence:
             elif id.number >= mark.number:
                 self._write(id, _next(mark, mark.token, id.number, ended=True))
 
+    def rest(self, id: AttemptId, unless: Callable[[], bool]) -> None:
+        """Note that nothing was begun: who asks again is let in. `unless` says whether somebody is about to enter."""
+        with self._turn:
+            mark = self._mark(id)
+            if mark is not None and mark.number == id.number and not mark.ended and not unless():
+                self._write(id, msgspec.structs.replace(mark, resting=True))
+
     def end_all(self, execution: ExecutionId) -> None:
         """Note the same for what is known of an execution."""
         with self._turn:
@@ -83,11 +93,14 @@ class Fence:
                     _put(path, msgspec.structs.replace(mark, ended=True))
 
     def forget(self, before: float) -> None:
-        """Remove the marks of what was cleaned up before a time, in seconds since 1970, and what writing left half."""
+        """Remove the marks of what was cleaned up, or was not begun, before a time, in seconds since 1970.
+
+        What writing left half goes too.
+        """
         with self._turn:
             for path in [*self._folder.glob(f"*/{PART}*"), *self._folder.glob("*/*.json")]:
                 mark = _read(path) if path.suffix == ".json" else None
-                if path.stat().st_mtime < before and (mark is None or mark.ended):
+                if path.stat().st_mtime < before and (mark is None or mark.ended or mark.resting):
                     path.unlink()
             for folder in self._folder.glob("*"):
                 with suppress(OSError):  # most hold marks
@@ -117,7 +130,7 @@ def _successor(request: ExecutionRequest, mark: Mark) -> Mark:
         return _next(mark, request.token, number)
     if mark.ended and request.handle is None:
         raise Fenced(f"attempt {request.id} comes too late: it was cleaned up", hint="nothing was started")
-    return msgspec.structs.replace(mark, token=request.token)
+    return msgspec.structs.replace(mark, token=request.token, resting=False)
 
 
 def _next(mark: Mark, token: int, number: int, *, ended: bool = False) -> Mark:

@@ -6,18 +6,18 @@ handles are known to be good here. Whatever the work does is the runtime's busin
 
 import asyncio
 import re
-import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import assert_never
 
 from flexcore.api.remote.fence import Fence
 from flexcore.api.remote.files import Shelf
+from flexcore.api.remote.tenant import Tenant, is_used_again
 from flexcore.model.errors import Fenced, InvalidRequest, RuntimeUnavailable, StoreUnavailable
-from flexcore.model.ids import AttemptId, external_name
+from flexcore.model.ids import AttemptId
 from flexcore.runtime.interface import (
     AttemptScope,
     Capabilities,
@@ -26,6 +26,7 @@ from flexcore.runtime.interface import (
     ExecutionEvent,
     ExecutionRequest,
     ExecutionScope,
+    Feature,
     Finished,
     Runtime,
     Submitted,
@@ -33,7 +34,7 @@ from flexcore.runtime.interface import (
 )
 from flexcore.runtime.supervised import Closing
 from flexcore.runtime.wire.requests import FileEntry
-from flexcore.store.durable import PART, write_whole
+from flexcore.store.durable import write_whole
 from flexcore.store.locks import HeldLock, is_free
 
 _INSTALLATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -50,20 +51,6 @@ class Missing:
     """Nothing was started: these contents are not here."""
 
     digests: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Tenant:
-    """What belongs to one installation. `told` keeps the ends that the runtime itself forgets once it has told them."""
-
-    installation: str
-    runtime: Runtime
-    fence: Fence
-    work: Path
-    told: dict[AttemptId, tuple[Submitted, Finished]] = field(default_factory=dict)
-
-    def folder(self, id: AttemptId) -> Path:
-        return self.work / external_name(self.installation, id)
 
 
 class Hosting:
@@ -95,7 +82,7 @@ class Hosting:
         self._create = create
         self._folder = folder
         self._now = now
-        self._tenants: dict[str, asyncio.Task[_Tenant]] = {}
+        self._tenants: dict[str, asyncio.Task[Tenant]] = {}
         self.shelf = Shelf(folder / "files")
         self.server_id = _server_id(folder / "server-id", entropy)
         self.busy = 0
@@ -106,9 +93,81 @@ class Hosting:
     ) -> AsyncGenerator[ExecutionEvent | Missing, None]:
         """Start or adopt an attempt. Raises Fenced for one that comes too late, and what the runtime raises."""
         tenant = await self._tenant(installation)
+        heard = tenant.heard(request.id, request.handle, self._let_in(tenant, request, files))
+        async with aclosing(heard) as events:
+            async for event in events:
+                yield event
+
+    async def find(self, installation: str, id: AttemptId) -> bool:
+        """Say whether an attempt was started here and not cleaned up."""
+        return await asyncio.to_thread((await self._tenant(installation)).fence.is_current, id)
+
+    async def cleanup(self, installation: str, scope: CleanupScope) -> CleanupReport:
+        """End work and remove what it left, also here."""
+        tenant = await self._tenant(installation)
+        match scope:
+            case AttemptScope():
+                await asyncio.to_thread(tenant.fence.end, scope.id)
+                told = {scope.id} & tenant.told.keys()
+            case ExecutionScope():
+                await asyncio.to_thread(tenant.fence.end_all, scope.execution)
+                told = tenant.told_of(scope.execution)
+            case Survey():
+                return await self._surveyed(tenant, scope)
+            case _:
+                assert_never(scope)
+        report = await tenant.runtime.cleanup(scope)
+        # Of what it has told, the runtime itself may know nothing any more.
+        gone = report.gone | ({tenant.folder(id).name for id in told} - report.pending - report.unknown.keys())
+        for id in told:
+            tenant.told.pop(id, None)
+        await asyncio.to_thread(tenant.remove, gone)
+        return replace(report, gone=gone)
+
+    async def runtime(self, installation: str) -> Runtime:
+        """Give the instance of an installation."""
+        return (await self._tenant(installation)).runtime
+
+    async def capabilities(self, installation: str) -> Capabilities:
+        """Say what the runtime can do. It reaches data only by the artifact store that is configured here."""
+        found = await (await self._tenant(installation)).runtime.capabilities()
+        return replace(found, data_stores=found.data_stores & {self._data_store})
+
+    async def close(self) -> None:
+        """Let go of clients and of the folder. Work goes on."""
+        tenants = await asyncio.gather(*self._tenants.values(), return_exceptions=True)
+        self._tenants.clear()
+        for each in tenants:
+            if isinstance(each, Tenant):
+                await each.settled()
+                if isinstance(each.runtime, Closing):
+                    await each.runtime.close()
+        self._lock.close()
+
+    async def _tenant(self, installation: str) -> Tenant:
+        """Find what belongs to an installation, made once for all who ask at the same time."""
+        if not _INSTALLATION.fullmatch(installation):
+            raise InvalidRequest(f"not the name of an installation: {installation!r}")
+        task = self._tenants.get(installation)
+        if task is None or (task.done() and task.exception() is not None):
+            task = self._tenants[installation] = asyncio.create_task(self._made(installation))
+        return await asyncio.shield(task)
+
+    async def _made(self, installation: str) -> Tenant:
+        folder = self._folder / "installations" / installation
+        runtime = await self._create(installation, folder / "runtime")
+        tenant = Tenant(installation, runtime, Fence(folder / "tokens"), folder / "work")
+        await asyncio.to_thread(tenant.remove_halves)
+        await asyncio.to_thread(self._tidy, tenant)
+        return tenant
+
+    async def _let_in(
+        self, tenant: Tenant, request: ExecutionRequest, files: Sequence[FileEntry]
+    ) -> AsyncGenerator[ExecutionEvent | Missing, None]:
+        """Ask the runtime, once the attempt's files are here and those before it are gone."""
         folder = tenant.folder(request.id)
         older = await asyncio.to_thread(tenant.fence.enter, request)
-        if request.handle is None and not folder.exists():
+        if request.handle is None and not await asyncio.to_thread(is_used_again, folder):
             missing = await asyncio.to_thread(self.shelf.missing, files)
             if missing:
                 yield Missing(missing)
@@ -126,71 +185,27 @@ class Hosting:
         finally:
             self.busy -= 1
 
-    async def find(self, installation: str, id: AttemptId) -> bool:
-        """Say whether an attempt was started here and not cleaned up."""
-        return await asyncio.to_thread((await self._tenant(installation)).fence.is_current, id)
-
-    async def cleanup(self, installation: str, scope: CleanupScope) -> CleanupReport:
-        """End work and remove what it left, also here."""
-        tenant = await self._tenant(installation)
-        match scope:
-            case AttemptScope():
-                tenant.told.pop(scope.id, None)
-                await asyncio.to_thread(tenant.fence.end, scope.id)
-            case ExecutionScope():
-                for each in [id for id in tenant.told if id.execution == scope.execution]:
-                    del tenant.told[each]
-                await asyncio.to_thread(tenant.fence.end_all, scope.execution)
-            case Survey():
-                await asyncio.to_thread(self._tidy, tenant)
-            case _:
-                assert_never(scope)
+    async def _surveyed(self, tenant: Tenant, scope: Survey) -> CleanupReport:
+        """List what is there, and remove what nobody can ask for any more."""
+        before = await asyncio.to_thread(self._tidy, tenant)
         report = await tenant.runtime.cleanup(scope)
-        await asyncio.to_thread(_remove, [tenant.work / name for name in report.gone])
-        return report
+        if scope.installation != tenant.installation:
+            return report
+        told = tenant.listed()
+        can_list = Feature.SURVEY not in (await tenant.runtime.capabilities()).unsupported
+        if can_list and not report.unknown:
+            await tenant.drop_old(before, {*report.pending, *report.attempts, *report.retained, *told})
+        return replace(report, pending=report.pending | told.keys(), attempts={**report.attempts, **told})
 
-    async def runtime(self, installation: str) -> Runtime:
-        """Give the instance of an installation."""
-        return (await self._tenant(installation)).runtime
-
-    async def capabilities(self, installation: str) -> Capabilities:
-        """Say what the runtime can do. It reaches data only by the artifact store that is configured here."""
-        found = await (await self._tenant(installation)).runtime.capabilities()
-        return replace(found, data_stores=found.data_stores & {self._data_store})
-
-    async def close(self) -> None:
-        """Let go of clients and of the folder. Work goes on."""
-        tenants = await asyncio.gather(*self._tenants.values(), return_exceptions=True)
-        self._tenants.clear()
-        for each in tenants:
-            if isinstance(each, _Tenant) and isinstance(each.runtime, Closing):
-                await each.runtime.close()
-        self._lock.close()
-
-    async def _tenant(self, installation: str) -> _Tenant:
-        """Find what belongs to an installation, made once for all who ask at the same time."""
-        if not _INSTALLATION.fullmatch(installation):
-            raise InvalidRequest(f"not the name of an installation: {installation!r}")
-        task = self._tenants.get(installation)
-        if task is None or (task.done() and task.exception() is not None):
-            task = self._tenants[installation] = asyncio.create_task(self._made(installation))
-        return await asyncio.shield(task)
-
-    async def _made(self, installation: str) -> _Tenant:
-        folder = self._folder / "installations" / installation
-        runtime = await self._create(installation, folder / "runtime")
-        tenant = _Tenant(installation, runtime, Fence(folder / "tokens"), folder / "work")
-        await asyncio.to_thread(_remove, list(tenant.work.glob(f"{PART}*")))
-        await asyncio.to_thread(self._tidy, tenant)
-        return tenant
-
-    def _tidy(self, tenant: _Tenant) -> None:
+    def _tidy(self, tenant: Tenant) -> float:
+        """Remove tokens and contents of long ago; say when that is, in seconds since 1970."""
         before = (self._now() - _KEEP).timestamp()
         tenant.fence.forget(before)
         self.shelf.forget(before)
+        return before
 
 
-async def _admitted(tenant: _Tenant, request: ExecutionRequest) -> AsyncGenerator[ExecutionEvent, None]:
+async def _admitted(tenant: Tenant, request: ExecutionRequest) -> AsyncGenerator[ExecutionEvent, None]:
     """Run an attempt that was let in. Until it is submitted, it may have been cleaned up or replaced."""
     known = tenant.told.get(request.id)
     if known is not None and request.handle in (None, known[0].handle):
@@ -214,7 +229,7 @@ async def _admitted(tenant: _Tenant, request: ExecutionRequest) -> AsyncGenerato
     raise Fenced(f"attempt {request.id} was cleaned up, or replaced by a newer one, while it was starting")
 
 
-async def _end(tenant: _Tenant, id: AttemptId, grace: timedelta) -> None:
+async def _end(tenant: Tenant, id: AttemptId, grace: timedelta) -> None:
     """End an attempt and wait until it is gone: two of a step never run here. Raises RuntimeUnavailable."""
     tenant.told.pop(id, None)
     scope = AttemptScope(id=id, grace=grace)
@@ -227,12 +242,7 @@ async def _end(tenant: _Tenant, id: AttemptId, grace: timedelta) -> None:
     if report.unknown:
         reasons = "; ".join(sorted(set(report.unknown.values())))
         raise RuntimeUnavailable(f"whether attempt {id} has ended for a newer one is not known: {reasons}")
-    await asyncio.to_thread(_remove, [tenant.work / name for name in report.gone])
-
-
-def _remove(folders: Sequence[Path]) -> None:
-    for each in folders:
-        shutil.rmtree(each, ignore_errors=True)
+    await asyncio.to_thread(tenant.remove, report.gone)
 
 
 def _server_id(path: Path, entropy: Callable[[], bytes]) -> str:

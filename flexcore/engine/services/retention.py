@@ -119,5 +119,5 @@ _NOTES = {
     Collectable.EXECUTIONS: "with their logs",
     Collectable.VERSIONS: "unpacked copies too; current, pinned and used versions stay",
     Collectable.KEYS: "idempotency keys that have expired, commands that were answered",
-    Collectable.ARTIFACTS: "nothing younger than an hour",
+    Collectable.ARTIFACTS: "nothing younger than an hour, or than a step that is still running",
 }

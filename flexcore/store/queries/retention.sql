@@ -69,6 +69,12 @@ SELECT count(*), coalesce(sum(length(CAST(details AS BLOB))), 0) FROM audit WHER
 -- The oldest lines, a few at a time.
 DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < :before ORDER BY at LIMIT :limit);
 
+-- name: oldest_attempt_in_flight :one
+-- When the turn of the step came whose attempt has been out for longest, among executions that have not ended.
+SELECT min(json_extract(steps.body, '$.created_at'))
+FROM executions CROSS JOIN steps ON steps.execution = executions.id
+WHERE executions.finished_at IS NULL AND steps.finished_at IS NULL AND json_extract(steps.body, '$.in_flight');
+
 -- name: last_history_row :one
 -- Up to where references have to be looked for.
 SELECT coalesce(max(rowid), 0) FROM history;

@@ -100,6 +100,35 @@ def test_only_old_marks_of_what_was_cleaned_up_are_forgotten(tmp_path: Path) -> 
     assert fence.enter(ended) == ()
 
 
+def test_an_attempt_that_was_not_begun_may_ask_again_and_is_forgotten_in_time(tmp_path: Path) -> None:
+    fence = Fence(tmp_path)
+    fence.enter(attempt(2))
+    fence.rest(attempt(2).id, unless=lambda: False)
+
+    with pytest.raises(Fenced):
+        fence.enter(attempt(1))
+    assert fence.is_current(attempt(2).id)
+    assert fence.enter(attempt(2)) == ()
+    fence.forget(2.0**40)
+    assert fence.is_current(attempt(2).id)  # for it was asked again
+
+    fence.rest(attempt(2).id, unless=lambda: False)
+    fence.forget(2.0**40)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_is_about_to_enter_or_has_replaced_an_attempt_does_not_rest(tmp_path: Path) -> None:
+    fence = Fence(tmp_path)
+    fence.enter(attempt(1))
+    fence.rest(attempt(1).id, unless=lambda: True)
+    fence.enter(attempt(2))
+    fence.rest(attempt(1).id, unless=lambda: False)
+
+    fence.forget(2.0**40)
+
+    assert fence.is_current(attempt(2).id)
+
+
 def test_what_a_dead_writer_left_is_forgotten(tmp_path: Path) -> None:
     fence = Fence(tmp_path)
     fence.end(attempt(1).id)

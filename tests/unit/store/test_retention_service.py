@@ -1,6 +1,8 @@
 """How old things may become, and what is said about it."""
 
+import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,9 +11,11 @@ import pytest
 from flexcore.engine.services.retention import RetentionService
 from flexcore.model.errors import Conflict
 from flexcore.model.requests import AuditQuery, Collectable, CollectRequest
+from flexcore.model.values import Payload, Ref, digest
 from flexcore.settings import load
 from flexcore.store.sqlite import Store, open_store
 from flexcore.testing.store_samples import Story, now
+from flexcore.testing.store_suite import artifact_file
 
 DAY = timedelta(days=1)
 BY_AGE = (Collectable.EXECUTIONS, Collectable.LOGS, Collectable.ARTIFACTS, Collectable.CACHE, Collectable.AUDIT)
@@ -60,6 +64,64 @@ async def test_versions_go_only_when_they_are_named(store: Store) -> None:
 
     assert Collectable.VERSIONS not in {each.kind for each in everything}
     assert [each.kind for each in named] == [Collectable.VERSIONS]
+
+
+async def test_what_an_attempt_in_flight_may_have_stored_stays_until_it_ends(store: Store) -> None:
+    """As after a night without a control plane, in which a step elsewhere has ended."""
+    story = Story(at=now() - 3 * DAY)
+    await store.journal.commit(story.begin())
+    sent = story.dispatch()
+    await store.journal.commit(replace(sent, steps=tuple(replace(each, in_flight=True) for each in sent.steps)))
+    before = await content(store, b"before", age=4 * DAY)
+    packed = await content(store, b"files of the workflow", age=2 * DAY)
+    made = await made_elsewhere(store, f"{story.id}/load#1:rows", age=DAY)
+    collecting = service(store, timedelta(0))
+    hourly = CollectRequest(kinds=frozenset({Collectable.ARTIFACTS}), older_than=timedelta(hours=1))
+
+    planned = await collecting.collect(replace(hourly, dry_run=True))
+    at_start = await collecting.collect(hourly)
+    left = [is_there(store, each) for each in (before, packed, made)]
+    await store.journal.commit(replace(story.succeed(result=Payload(ref=made)), cache=()))
+    after = await collecting.collect(hourly)
+
+    assert [each.collected.count for (each,) in (planned, at_start, after)] == [1, 1, 1]
+    assert left == [False, True, True]
+    assert [is_there(store, each) for each in (before, packed, made)] == [False, False, True]
+
+
+async def test_what_was_out_when_its_execution_ended_keeps_nothing(store: Store) -> None:
+    story = Story(at=now() - 3 * DAY)
+    await store.journal.commit(story.begin())
+    sent = story.dispatch()
+    await store.journal.commit(replace(sent, steps=tuple(replace(each, in_flight=True) for each in sent.steps)))
+    await store.journal.commit(story.finish())
+    packed = await content(store, b"files of the workflow", age=2 * DAY)
+
+    await service(store, DAY).run_once()
+
+    assert not is_there(store, packed)
+
+
+async def content(store: Store, data: bytes, age: timedelta) -> Ref:
+    ref = await store.artifacts.put(data)
+    return aged(store, ref, age)
+
+
+async def made_elsewhere(store: Store, name: str, age: timedelta) -> Ref:
+    """Write to a link, as a step does."""
+    offer = await store.artifacts.offer(name, DAY)
+    Path(offer.link.url.removeprefix("file://")).write_bytes(b"rows")
+    return aged(store, Ref(uri=offer.uri, bytes=4, checksum=digest(b"rows")), age)
+
+
+def aged(store: Store, ref: Ref, age: timedelta) -> Ref:
+    at = (now() - age).timestamp()
+    os.utime(artifact_file(store, ref), (at, at))
+    return ref
+
+
+def is_there(store: Store, ref: Ref) -> bool:
+    return artifact_file(store, ref).is_file()
 
 
 async def test_nobody_collects_beside_another(store: Store) -> None:
