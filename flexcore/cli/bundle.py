@@ -134,7 +134,7 @@ def _of_step(kind: Any, parameters: Mapping[str, Any]) -> Iterator[str]:
     file, project = parameters.get("file"), parameters.get("project")
     if isinstance(file, str):
         yield file
-    if kind in ("python", "bash") and isinstance(more := parameters.get("files"), list):
+    if kind in ("python", "bash", "ray") and isinstance(more := parameters.get("files"), list):
         yield from (each for each in more if isinstance(each, str))
     if isinstance(project, str) and (project.startswith(".") or "/" in project):
         yield project  # any other word is the name of a project in the settings

@@ -392,7 +392,10 @@ def _lost(folder: Path) -> Lost:
 def _remove(folder: Path) -> bool:
     if not folder.is_dir():
         return True
-    lock = os.open(folder / shim_main.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        lock = os.open(folder / shim_main.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except FileNotFoundError:  # somebody else has removed it in this moment
+        return True
     try:
         if not _taken(folder, lock):
             return not folder.is_dir()

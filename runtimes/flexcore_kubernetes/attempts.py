@@ -16,10 +16,11 @@ from flexcore.model.errors import RuntimeUnavailable
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.runtime.interface import ExecutionEvent, ExecutionRequest, ExecutionResult, Failed, Finished, Submitted
 from flexcore.runtime.plugin import Link, RuntimeContext
+from flexcore.runtime.portable import judgement
 from flexcore.runtime.portable.data import VALID, DataLinks, step_data
 from flexcore.runtime.portable.delivery import mark_of
 from flexcore.runtime.portable.parameters import BashParameters, PythonParameters
-from flexcore_kubernetes import identity, outcomes, paths, preflight, refusals, results, steps
+from flexcore_kubernetes import identity, outcomes, paths, preflight, refusals, steps
 from flexcore_kubernetes.bookmarks import Bookmarks
 from flexcore_kubernetes.cluster import Call, Cluster, Object, Refused
 from flexcore_kubernetes.config import ContainerParameters, KubernetesConfig, KubernetesParameters
@@ -71,7 +72,7 @@ class Attempts:
             async with self._watch.subscribed(place.name) as seen:
                 made = await self._underway.made(place.name, self._made(place, parameters))
                 if isinstance(made, Failure):
-                    yield _finished(results.hidden(made, request.secrets))
+                    yield _finished(judgement.hidden(made, request.secrets))
                     return
                 seen.put(Resource.JOBS, made.job)
                 yield Submitted(identity.handle_of(made.job, self._config.namespace), made.adopted, prepares=True)

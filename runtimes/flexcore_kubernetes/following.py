@@ -25,6 +25,7 @@ from flexcore.runtime.interface import (
     PhaseEntered,
     Progress,
 )
+from flexcore.runtime.portable import judgement
 from flexcore.runtime.portable.data import DataLinks
 from flexcore.runtime.portable.ending import EndingInLog
 from flexcore_kubernetes import outcomes, results
@@ -262,7 +263,7 @@ class Following:
     def _result(self) -> ExecutionResult:
         request = self._followed.request
         if self._given_up is not None:
-            return ExecutionResult(outcome=Failed(results.hidden(self._given_up, request.secrets)))
+            return ExecutionResult(outcome=Failed(judgement.hidden(self._given_up, request.secrets)))
         if self._over is Over.CANCELLED:
             return ExecutionResult(outcome=outcomes.cancelled())
         if self._over is Over.LOST or self._sight is None:

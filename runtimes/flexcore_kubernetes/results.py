@@ -1,12 +1,11 @@
 """From what is seen at the end to the attempt's result: what the step itself tells, or else what the cluster tells."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 from flexcore.model.execution import Phase
-from flexcore.model.failure import Failure
 from flexcore.runtime.interface import ExecutionRequest, ExecutionResult, Failed, Succeeded
+from flexcore.runtime.portable import judgement
 from flexcore.runtime.portable.data import DataLinks
 from flexcore.runtime.portable.ending import Ending, EndingInLog, decode
 from flexcore_kubernetes import outcomes
@@ -22,7 +21,7 @@ def of_container(sight: Sight, request: ExecutionRequest) -> ExecutionResult:
         outcome = outcomes.result_of(sight)
     else:
         outcome = Failed(outcomes.failure_of(sight))
-    return ExecutionResult(outcome=redacted(outcome, request.secrets), phases=outcomes.phases_of(sight))
+    return ExecutionResult(outcome=judgement.redacted(outcome, request.secrets), phases=outcomes.phases_of(sight))
 
 
 def of_portable(sight: Sight, request: ExecutionRequest, in_log: EndingInLog, data: DataLinks) -> ExecutionResult:
@@ -31,7 +30,7 @@ def of_portable(sight: Sight, request: ExecutionRequest, in_log: EndingInLog, da
     failure = outcomes.failure_of(sight) if outcomes.final(sight.job) == "Failed" else None
     if ending is None or (failure is not None and not outcomes.is_plain_exit(failure)):
         instead = outcomes.lost(_NO_RESULT) if failure is None else Failed(failure)
-        return ExecutionResult(outcome=redacted(instead, request.secrets), phases=outcomes.phases_of(sight))
+        return ExecutionResult(outcome=judgement.redacted(instead, request.secrets), phases=outcomes.phases_of(sight))
     instead = outcomes.cancelled() if failure is None else Failed(failure)
     result = ending.result(instead, data, request.id, request.secrets)
     return replace(result, phases=_phases(sight, ending))
@@ -41,21 +40,6 @@ def is_untold(sight: Sight, in_log: EndingInLog) -> bool:
     """Whether only the step itself can say how it ended, and did not yet."""
     failed = outcomes.final(sight.job) == "Failed"
     return _ending(sight, in_log) is None and (not failed or outcomes.is_plain_exit(outcomes.failure_of(sight)))
-
-
-def redacted(outcome: Succeeded | Failed, secrets: Sequence[str]) -> Succeeded | Failed:
-    """Take secret values out of a failure's text. A result is the step's own business."""
-    if isinstance(outcome, Succeeded):
-        return outcome
-    return Failed(hidden(outcome.failure, secrets))
-
-
-def hidden(failure: Failure, secrets: Sequence[str]) -> Failure:
-    """Take secret values out of a failure's text."""
-    message = failure.message
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        message = message.replace(secret, "***")
-    return replace(failure, message=message)
 
 
 def _ending(sight: Sight, in_log: EndingInLog) -> Ending | None:

@@ -40,6 +40,7 @@ from flexcore.runtime.interface import (
     Survey,
 )
 from flexcore.runtime.plugin import RuntimeContext
+from flexcore.runtime.portable.judgement import hidden
 from flexcore.runtime.shim import End, Found, State
 from flexcore.runtime.state_folder import problem_with
 from flexcore_meltano.client import NoMeltano, attempt_argv, encode_order, find_executable
@@ -81,7 +82,7 @@ class MeltanoRuntime:
             try:
                 command = await asyncio.to_thread(self._command, request, folder)
             except Refused as refusal:
-                yield _failed(_redacted(refusal.failure, request))
+                yield _failed(hidden(refusal.failure, request.secrets))
                 return
             started = await shim.start(folder, command)
             found, adopted = started.found, started.adopted
@@ -177,7 +178,7 @@ class MeltanoRuntime:
             outcome = Succeeded(output)
         else:
             told = with_failed_models(failure, work) if request.kind is StepKind.DBT else failure
-            outcome = Failed(_redacted(told, request))
+            outcome = Failed(hidden(told, request.secrets))
         if request.kind is StepKind.DBT:
             self._account(request, work, failed=failure is not None)
         return ExecutionResult(outcome=outcome, usage=usage_of(end, log), phases=phases_of(end, log))
@@ -310,13 +311,6 @@ def _reading(chunk: LogChunk, log: RunLog, told: int) -> Iterator[ExecutionEvent
     yield from (note for note in notes if fresh or isinstance(note, PhaseEntered))
     if fresh:
         yield LogChunk(chunk.stream, chunk.offset + known, fresh)
-
-
-def _redacted(failure: Failure, request: ExecutionRequest) -> Failure:
-    message = failure.message
-    for secret in request.secrets:
-        message = message.replace(secret, "***") if secret else message
-    return replace(failure, message=message)
 
 
 def _failed(failure: Failure) -> Finished:

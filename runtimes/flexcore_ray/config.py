@@ -87,7 +87,7 @@ class RayConfig(_Strict):
 
 
 class RayParameters(_Strict):
-    """A `ray` step: a command that the user's own Ray program begins with, from the workflow's folder."""
+    """A `ray` step: a command that the user's own Ray program begins with, in a folder with what `files` names."""
 
     model_config = ConfigDict(defer_build=True)  # most commands see no such step
 
@@ -103,7 +103,7 @@ class RayParameters(_Strict):
     def _leaves_room(self) -> Self:
         for key in _OURS:
             if key in self.runtime_env:
-                raise ValueError(f"`runtime_env.{key}` is FlexCore's own: the program gets the workflow's folder")
+                raise ValueError(f"`runtime_env.{key}` is FlexCore's own: the program gets what `files` names")
         variables = self.runtime_env.get("env_vars", {})
         if not isinstance(variables, dict) or not all(isinstance(each, str) for each in variables.values()):
             raise ValueError("`runtime_env.env_vars` is a mapping from names to texts")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flexcore.model.failure import ErrorClass, Failure
+from flexcore.runtime.portable.judgement import masked
 from flexcore_ray import start_main
 from flexcore_ray.client import Job
 
@@ -13,6 +14,7 @@ _LONGEST_MESSAGE = 1000
 _KILLED = -signal.SIGKILL
 _SHELL_KILLED = 128 + signal.SIGKILL
 CANCELLED = Failure(message="cancelled", error_class=ErrorClass.CANCELLED)
+ENDED_BEFORE = Failure(message="it was ended before its job was submitted", error_class=ErrorClass.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def failure_of(job: Job, secrets: Sequence[str] = ()) -> Failure:
     row = next((row for row in TABLE if row.applies(job)), None)
     if row is None:
         return Failure(message="the job ended, and its ending is not in its log", error_class=ErrorClass.LOST)
-    why = _redacted(_first_line(job.message), secrets)
+    why = _first_line(masked(job.message, secrets))
     message = row.message.format(why=why, code=job.exit_code)
     return Failure(message=message, error_class=row.error_class, name=row.name, hint=row.hint)
 
@@ -131,9 +133,3 @@ def lost(why: str) -> Failure:
 def _first_line(message: str) -> str:
     lines = [each.strip() for each in message.splitlines() if each.strip()]
     return (lines[0] if lines else "no reason given")[:_LONGEST_MESSAGE]
-
-
-def _redacted(text: str, secrets: Sequence[str]) -> str:
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text

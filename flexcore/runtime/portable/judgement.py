@@ -107,7 +107,11 @@ def redacted(outcome: Succeeded | Failed, secrets: Sequence[str]) -> Succeeded |
 
 def hidden(failure: Failure, secrets: Sequence[str]) -> Failure:
     """Take secret values out of a failure's text."""
-    message = failure.message
+    return replace(failure, message=masked(failure.message, secrets))
+
+
+def masked(text: str, secrets: Sequence[str]) -> str:
+    """Take secret values out of a text, the longest first: one may be a part of another."""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        message = message.replace(secret, "***")
-    return replace(failure, message=message)
+        text = text.replace(secret, "***")
+    return text

@@ -275,6 +275,17 @@ async def test_only_what_has_ended_is_removed(folder: Path) -> None:
     assert await shim.remove(folder)
 
 
+async def test_any_number_may_remove_the_same_at_once(folder: Path) -> None:
+    for _ in range(20):
+        await started(folder, "true")
+        await status_of(folder)
+
+        found = await asyncio.gather(*(shim.remove(folder) for _ in range(6)))
+
+        assert all(found)
+        assert shim.survey(folder.parent) == {}
+
+
 async def test_a_removal_cut_short_is_finished_by_the_next_survey(folder: Path) -> None:
     half_gone = folder.with_name(f"{folder.name}.removed")
     half_gone.mkdir(parents=True)
