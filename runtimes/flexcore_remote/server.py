@@ -11,7 +11,7 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 
-from flexcore.model.errors import FlexCoreError, InvalidSettings
+from flexcore.model.errors import FlexCoreError, RuntimeUnavailable
 from flexcore.model.ids import AttemptId
 from flexcore.runtime.interface import Capabilities, CleanupReport, CleanupScope, HealthStatus
 from flexcore.runtime.v1 import runtime_pb2 as pb
@@ -60,9 +60,14 @@ class RemoteServer:
         self._installation = installation
         self._caller = caller_message(installation)
         self._now = now
-        self._metadata = _metadata(config)
-        self._credentials = _credentials(config) if config.is_encrypted else None
+        self._authorization: tuple[tuple[str, str]] | None = None  # read with the first call: a file may come and go
         self._open: grpc.aio.Channel | None = None
+
+    @property
+    def _metadata(self) -> tuple[tuple[str, str]]:
+        if self._authorization is None:
+            self._authorization = _metadata(self._config)
+        return self._authorization
 
     async def introduced(self, *, patient: bool = False) -> Introduction:
         """Ask who it is. With `patient`, wait for a broken connection to be made again, as long as the settings say."""
@@ -147,9 +152,9 @@ class RemoteServer:
         ]
         if self._config.server_name:
             options.append(("grpc.ssl_target_name_override", self._config.server_name))
-        if self._credentials is None:
+        if not self._config.is_encrypted:
             return grpc.aio.insecure_channel(self._target, options=options)
-        return grpc.aio.secure_channel(self._target, self._credentials, options=options)
+        return grpc.aio.secure_channel(self._target, _credentials(self._config), options=options)
 
     async def _answer(self, call: Awaitable[Answer]) -> Answer:
         try:
@@ -160,8 +165,8 @@ class RemoteServer:
     async def _failed(self, error: grpc.aio.AioRpcError) -> FlexCoreError:
         """Say what a failed call came to. A token may have been replaced: the next call has the one of now."""
         if error.code() is grpc.StatusCode.UNAUTHENTICATED and self._config.token_file is not None:
-            with suppress(InvalidSettings, OSError):  # it is just being written: the next refusal reads it again
-                self._metadata = await asyncio.to_thread(_metadata, self._config)
+            with suppress(RuntimeUnavailable, OSError):  # it is just being written: the next refusal reads it again
+                self._authorization = await asyncio.to_thread(_metadata, self._config)
         return failed_call(self.address, error)
 
 
@@ -171,28 +176,30 @@ def _metadata(config: RemoteConfig) -> tuple[tuple[str, str]]:
 
 def _token(config: RemoteConfig) -> str:
     token = (
-        config.token.get_secret_value() if config.token else _read(config.token_file).decode(errors="replace").strip()
+        config.token.get_secret_value()
+        if config.token
+        else _read("token_file", config.token_file).decode(errors="replace").strip()
     )
     if not token or not token.isascii() or not token.isprintable():
-        raise InvalidSettings("the token of a remote runtime is not usable", hint="printable ASCII, on one line")
+        where = f"token_file {config.token_file}" if config.token_file else "token"
+        raise RuntimeUnavailable(f"its {where} is not usable", hint="printable ASCII, on one line")
     return token
 
 
 def _credentials(config: RemoteConfig) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(
-        root_certificates=_read(config.ca_file) if config.ca_file else None,
-        private_key=_read(config.key_file) if config.key_file else None,
-        certificate_chain=_read(config.cert_file) if config.cert_file else None,
+        root_certificates=_read("ca_file", config.ca_file) if config.ca_file else None,
+        private_key=_read("key_file", config.key_file) if config.key_file else None,
+        certificate_chain=_read("cert_file", config.cert_file) if config.cert_file else None,
     )
 
 
-def _read(path: Path | None) -> bytes:
-    with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
-        if path is not None:
-            return path.expanduser().read_bytes()
-    raise InvalidSettings(
-        f"{path} cannot be read", hint="token_file, ca_file, cert_file and key_file are paths of files"
-    )
+def _read(key: str, path: Path | None) -> bytes:
+    try:
+        return path.expanduser().read_bytes() if path is not None else b""
+    except OSError as error:
+        hint = f"`{key}` of this runtime is the path of a file on this machine"
+        raise RuntimeUnavailable(f"its {key} {path} cannot be read: {error.strerror}", hint=hint) from error
 
 
 def _milliseconds(seconds: float) -> int:

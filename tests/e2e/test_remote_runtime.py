@@ -186,6 +186,7 @@ def test_what_keeps_callers_out_is_said_in_sentences(server: Served, tmp_path: P
     assert "name cannot be found" in found["name"]
     assert "nobody listens there" in found["port"]
     assert "no encrypted connection comes about" in found["tls"] or "wants TLS" in found["tls"]
+    assert "its token_file /nonexistent cannot be read: No such file" in found["file"]
     assert "processes at a time" in found["right"]
 
 
@@ -193,6 +194,7 @@ def entrances(address: str) -> dict[str, str]:
     return {
         "right": f'address: "{address}", token: {TOKEN}',
         "token": f'address: "{address}", token: another-token-than-theirs',
+        "file": f'address: "{address}", token_file: /nonexistent',
         "name": f'address: "no-such-host.invalid:9191", token: {TOKEN}, tls: true',
         "port": f'address: "127.0.0.1:9", token: {TOKEN}',
         "tls": f'address: "{address}", token: {TOKEN}, tls: true',

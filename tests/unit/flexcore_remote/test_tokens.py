@@ -63,6 +63,7 @@ async def test_a_step_that_was_refused_is_done_with_the_token_of_now(
 async def test_a_file_that_is_missing_for_a_moment_is_read_after_the_next_refusal(
     runtime: RemoteRuntime, tmp_path: Path
 ) -> None:
+    await runtime.health()
     (tmp_path / "token").unlink()
     without = await runtime.health()
     (tmp_path / "token").write_text(TOKEN)
@@ -71,3 +72,14 @@ async def test_a_file_that_is_missing_for_a_moment_is_read_after_the_next_refusa
 
     assert "does not accept our token" in without.reason
     assert [refused.state, accepted.state] == [Health.DOWN, Health.UP]
+
+
+async def test_a_file_that_was_never_there_is_named_and_read_once_it_is(runtime: RemoteRuntime, tmp_path: Path) -> None:
+    (tmp_path / "token").unlink()
+
+    without = await runtime.health()
+    (tmp_path / "token").write_text(TOKEN)
+    accepted = await runtime.health()
+
+    assert (without.state, accepted.state) == (Health.DOWN, Health.UP)
+    assert f"its token_file {tmp_path / 'token'} cannot be read" in without.reason
