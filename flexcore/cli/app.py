@@ -96,6 +96,8 @@ def run(arguments: list[str], connect: Connect | None = None) -> int:
 
 def main() -> None:
     """Start here: the console script."""
+    # Read when gRPC is first loaded. Its own lines are for its developers; ours say what is wrong.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # A command makes many objects that stay, and ends soon: looking through them at the default rate costs a tenth.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     for stream in (sys.stdout, sys.stderr):

@@ -21,17 +21,25 @@ from flexcore.cli.render import clean, emit, say, seconds, table
 from flexcore.cli.resolve import bundle_limit, deploy_bundle, local_file
 from flexcore.cli.session import with_api
 from flexcore.language.document import compose
+from flexcore.language.expressions import compile_template
 from flexcore.language.findings import Findings
 from flexcore.language.nodes import plain
 from flexcore.model.errors import InvalidRequest, NoFeasibleRuntime, NotFound
 from flexcore.model.ids import benchmark_name
 from flexcore.model.requests import Bundle, ControlPlaneApi, Document, StartRequest
+from flexcore.model.template import Expression, Position, Text
 from flexcore.model.values import canonical, digest
 from flexcore.model.workflow import StepKind
 
 _TASKS = frozenset(kind.value for kind in StepKind)
 _INNER = ("steps", "default", "branches", "catch", "finally", "on_failure")
 _ABOUT_THE_REST = frozenset({"needs", "if", "runtime", "retry", "cache", "on_error", "concurrency"})
+_ELSEWHERE = {
+    "results": "results of other steps",
+    "previous_result": "the result of the step before it",
+    "iter": "the item of the loop around it",
+    "error": "the error of another step",
+}
 _PHASES = ("queue_s", "start_s", "transfer_in_s", "run_s", "transfer_out_s")
 
 
@@ -105,7 +113,8 @@ def benchmark(
 def alone(bundle: Bundle, wanted: str | None) -> tuple[Bundle, Document]:
     """Make a workflow of one of its steps, without what binds it to the others; give it, and the step.
 
-    Raises InvalidRequest where it is not said which step, NotFound where there is none of that name.
+    Raises InvalidRequest where it is not said which step, or where the step reads what only the others bring,
+    NotFound where there is none of that name.
     """
     root, _ = compose(bundle.text, Findings(bundle.file_name))
     whole: Any = None if root is None else plain(root)
@@ -117,9 +126,40 @@ def alone(bundle: Bundle, wanted: str | None) -> tuple[Bundle, Document]:
     if found is None:
         raise NotFound(f"{bundle.file_name} has no step '{wanted}' that a runtime runs", hint=f"there are: {names}")
     step = {key: value for key, value in found.items() if key not in _ABOUT_THE_REST}
+    refuse_what_is_missing(step)
     around = {key: whole[key] for key in ("inputs", "vars", "env", "requirements", "deadline") if key in whole}
     text = json.dumps({"name": benchmark_name(str(whole.get("name", "step"))), **around, "steps": [step]})
     return replace(bundle, text=text, file_name="benchmark.json"), step
+
+
+def refuse_what_is_missing(step: Document) -> None:
+    """Refuse a step that reads what is only there when the whole workflow runs. Raises InvalidRequest."""
+    reads = list(dict.fromkeys(_reads(step)))
+    steps = [f"'{read[1]}'" for read in reads if read[0] == "results" and len(read) > 1]
+    missing = [f"results of {', '.join(steps)}"] if steps else []
+    missing += [_ELSEWHERE[read[0]] for read in reads if read[0] in _ELSEWHERE and len(read) == 1]
+    if missing:
+        raise InvalidRequest(
+            f"step '{step.get('id')}' reads {' and '.join(missing)}, which a benchmark does not run: it runs one step "
+            "alone",
+            hint="run all of it on each runtime: flexcore workflow execute FILE --runtime R; "
+            "or write the values into a copy of the step",
+        )
+
+
+def _reads(value: Any) -> Iterator[tuple[str, ...]]:
+    """Find what the expressions in a value read; what is wrong in them is told when the step is deployed."""
+    match value:
+        case str():
+            template, _ = compile_template(value, locate=lambda _: Position(line=1, column=1), allow_secrets=True)
+            for part in template.parts if isinstance(template, Text) else (template,):
+                if isinstance(part, Expression):
+                    yield from part.reads
+        case list():
+            for each in value:
+                yield from _reads(each)
+        case dict():
+            yield from _reads(list(value.values()))
 
 
 def _tasks(value: Any) -> Iterator[Document]:

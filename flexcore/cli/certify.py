@@ -15,9 +15,10 @@ from pydantic import BaseModel
 from flexcore.cli.options import Options
 from flexcore.cli.render import clean, emit, painted, say, seconds
 from flexcore.cli.session import run, settings_of, tell_on_stderr
-from flexcore.model.errors import InvalidRequest, InvalidSettings, NotFound
+from flexcore.model.errors import InvalidRequest, InvalidSettings, NotFound, RuntimeUnavailable
 from flexcore.model.requests import Document
 from flexcore.model.workflow import StepKind
+from flexcore.runtime.interface import Health
 from flexcore.runtime.plugin import RuntimePlugin
 from flexcore.runtime.registry import Registry, RuntimeSettings
 from flexcore.testing.factories import runtime_context
@@ -41,7 +42,9 @@ def certify(options: Options, name: str, pattern: str) -> bool:
         raise NotFound(f"no check is called {pattern!r}", hint=f"checks: {', '.join(map(str, CHECKS))}")
     tell_on_stderr("error")
     with tempfile.TemporaryDirectory(prefix="flexcore-test-") as folder:
-        plugin, config = _configured(options, name, Path(folder))
+        instances = _instances(options)
+        run(lambda: _must_answer(instances, Path(folder), name))
+        plugin, config = _configured(instances, Path(folder), name)
         found = run(lambda: _examined(plugin, config, Path(folder), checks))
     emit(options, _document(name, plugin, found), _report(name, plugin, found))
     return all(each.verdict is not Verdict.FAILED for each in found)
@@ -62,17 +65,30 @@ async def _examined(plugin: RuntimePlugin, config: BaseModel, folder: Path, chec
     return found
 
 
-def _configured(options: Options, name: str, folder: Path) -> tuple[RuntimePlugin, BaseModel]:
-    """Give the plug-in of an instance and its configuration, checked as when it is used."""
-    instances = [
+def _instances(options: Options) -> list[RuntimeSettings]:
+    return [
         RuntimeSettings(name=each, type=found.type, options=found.options)
         for each, found in settings_of(options).runtimes.items()
     ]
-    registry = Registry(instances, runtime_context(folder))
-    registry.get(name)
-    plugin = registry.plugin(name)
+
+
+def _configured(instances: Sequence[RuntimeSettings], folder: Path, name: str) -> tuple[RuntimePlugin, BaseModel]:
+    """Give the plug-in of an instance and its configuration, checked as when it is used."""
+    plugin = Registry(instances, runtime_context(folder)).plugin(name)
     given = next(each.options for each in instances if each.name == name)
     return plugin, plugin.config.model_validate(dict(given))
+
+
+async def _must_answer(instances: Sequence[RuntimeSettings], folder: Path, name: str) -> None:
+    """Ask a runtime how it is: of one that is down, every check would say the same. Raises RuntimeUnavailable."""
+    registry = Registry(instances, runtime_context(folder))
+    try:
+        found = await registry.get(name).health()
+        if found.state is Health.DOWN:
+            hint = await registry.advice(name)
+            raise RuntimeUnavailable(f"runtime {name!r} is down: {found.reason}", hint=hint)
+    finally:
+        await registry.close()
 
 
 def harness_of(plugin: RuntimePlugin) -> Callable[[Subject], Harness]:

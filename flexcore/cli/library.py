@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NONE: "Mapping[str, TemplateSettings]" = MappingProxyType({})
 WORKFLOW_FILE = "workflow.yaml"
+_ANY_RUNTIME = "auto"
 _DESCRIPTION_FILE = "template.yaml"
 _MOST_BYTES = 1_000_000_000  # a copy is no deployment: that has the limit of the settings
 _NAME_LINE = re.compile(r"^name:.*$", re.MULTILINE)
@@ -40,9 +41,11 @@ class Template:
     requires: Sequence[str] = ()
     parameters: Any = field(default_factory=dict)
 
-    def document(self) -> dict[str, Any]:
-        """Give the template as a plain document."""
+    def document(self, runtimes: Collection[str]) -> dict[str, Any]:
+        """Give the template as a plain document; `runtimes` are names and types of those that may be used."""
         status = "ready" if self.enabled else "disabled"
+        if self.enabled and self.runtime not in ("", _ANY_RUNTIME, *runtimes):
+            status = f"needs {self.runtime}"
         return {**asdict(self), "folder": str(self.folder), "status": status}
 
 

@@ -1,5 +1,6 @@
 """`flexcore runtime …`: the places that run work."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,16 +9,17 @@ import typer
 from flexcore.cli import benchmarking
 from flexcore.cli.options import options_of
 from flexcore.cli.parameters import json_argument
-from flexcore.cli.render import clean, emit, listing, painted, pretty
+from flexcore.cli.render import clean, emit, listing, painted, pretty, size
 from flexcore.cli.runs import NoWait, duration_option, stay
 from flexcore.cli.session import with_api
 from flexcore.cli.sweeping import swept_lines
-from flexcore.model.errors import InvalidInput, InvalidRequest
+from flexcore.model.errors import InternalError, InvalidDefinition, InvalidInput, InvalidRequest, RuntimeUnavailable
 from flexcore.model.requests import ControlPlaneApi, Document, TaskRequest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="The places that run work.")
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of a runtime.")]
+_SIZES = ("memory", "disk")
 _COLUMNS = ("name", "type", "enabled", "priority", "health.state", "step_kinds", "health.reason")
 
 
@@ -50,7 +52,10 @@ def capabilities(context: typer.Context, name: NameArgument) -> None:
     options = options_of(context)
     document = with_api(options, lambda api: api.runtime(name))
     found: Any = document.get("capabilities") or {}
-    emit(options, found, [f"{key.replace('_', ' ')}: {_short(value)}" for key, value in found.items()])
+    if error := found.get("error"):
+        broken = error["code"] == InternalError.code
+        raise (InternalError if broken else RuntimeUnavailable)(error["message"], hint=error["hint"])
+    emit(options, found, capabilities_text(found))
 
 
 @app.command()
@@ -73,7 +78,11 @@ def execute(
     request = TaskRequest(runtime=name, type=type, parameters=given, workspace=options.workspace, timeout=limit)
 
     async def work(api: ControlPlaneApi) -> None:
-        await stay(api, await api.execute_task(request), options, no_wait)
+        try:
+            started = await api.execute_task(request)
+        except InvalidDefinition as error:
+            raise _as_given(error) from error
+        await stay(api, started, options, no_wait)
 
     with_api(options, work)
 
@@ -127,9 +136,31 @@ def serve(
     serving.serve(options_of(context), name, given)
 
 
+def _as_given(error: InvalidDefinition) -> InvalidInput:
+    """Name the option instead of a place in the workflow that was made of it."""
+    told = [
+        f"{'--type' if each.code == 'unknown-type' else '--with'}: {each.message}"
+        + (f" ({each.hint})" if each.hint else "")
+        for each in error.diagnostics
+    ]
+    return InvalidInput("; ".join(told))
+
+
 def _health(runtime: Document) -> Document:
     found = runtime.get("health")
     return dict(found) if isinstance(found, dict) else {}
+
+
+def capabilities_text(found: Document) -> Iterator[str]:
+    """Say for people what a runtime can do; remarks that adapters keep among the versions stand by themselves."""
+    limits, told = dict(found.get("limits") or {}), dict(found.get("versions") or {})
+    sizes = {key: size(limits[key]) for key in _SIZES if limits.get(key) is not None}
+    notes = {key: value for key, value in told.items() if " " in value}
+    versions = {key: value for key, value in told.items() if key not in notes}
+    for key, value in {**found, "limits": {**limits, **sizes}, "versions": versions}.items():
+        if value is not None:
+            yield f"{key.replace('_', ' ')}: {_short(value)}"
+    yield from (clean(f"note on {key}: {value}") for key, value in notes.items())
 
 
 def _short(value: object) -> str:

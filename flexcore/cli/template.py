@@ -1,7 +1,7 @@
 """`flexcore template …`: the library and the settings' templates, always local."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,9 @@ from flexcore.cli.library import Template, copy, template, templates
 from flexcore.cli.options import options_of
 from flexcore.cli.render import emit, listing, pretty, table
 from flexcore.cli.session import settings_of
+
+if TYPE_CHECKING:
+    from flexcore.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="The library of ready workflows."
@@ -19,7 +22,8 @@ app = typer.Typer(
 def list_(context: typer.Context) -> None:
     """List the templates."""
     options = options_of(context)
-    items = [each.document() for each in templates(settings_of(options).workflow_templates)]
+    settings = settings_of(options)
+    items = [each.document(_usable(settings)) for each in templates(settings.workflow_templates)]
     listing(options, items, ("name", "runtime", "summary", "requires", "origin", "status"), "no templates")
 
 
@@ -27,10 +31,11 @@ def list_(context: typer.Context) -> None:
 def show(context: typer.Context, name: Annotated[str, typer.Argument(metavar="TEMPLATE")]) -> None:
     """Describe a template and its inputs."""
     options = options_of(context)
-    found = template(name, settings_of(options).workflow_templates)
+    settings = settings_of(options)
+    found = template(name, settings.workflow_templates)
     lines = [f"{found.name}: {found.summary}", ""]
     lines += [found.description.strip(), ""] if found.description else []
-    emit(options, found.document(), [*lines, *_inputs(found)])
+    emit(options, found.document(_usable(settings)), [*lines, *_inputs(found)])
 
 
 @app.command()
@@ -45,6 +50,11 @@ def use(
     copy(template(name, settings_of(options).workflow_templates), target)
     text = f"copied template {name} to {target}; run it with: flexcore workflow execute {target}"
     emit(options, {"template": name, "folder": str(target)}, text)
+
+
+def _usable(settings: "Settings") -> set[str]:
+    enabled = {name: each.type for name, each in settings.runtimes.items() if each.enabled}
+    return {*enabled, *enabled.values()}
 
 
 def _inputs(found: Template) -> list[str]:

@@ -141,7 +141,8 @@ def plan(
         return await api.plan(workflow["name"], workflow["version"], runtime, options.workspace)
 
     document = with_api(options, work)
-    emit(options, document, _planned(document["steps"]))
+    hints = [f"hint: {clean(each)}" for each in document.get("hints", ())]
+    emit(options, document, [*_planned(document["steps"]), *hints])
 
 
 for _command in (runs.status, runs.logs, runs.wait, runs.cancel, runs.retry, runs.rerun, runs.resume):

@@ -92,8 +92,10 @@ async def _runtimes(registry: Registry) -> list[Check]:
         if not each.enabled:
             found.append(Check(f"runtime {each.name}", True, "disabled"))
         elif each.obstacle is not None:
-            found.append(Check(f"runtime {each.name}", False, each.obstacle.reason, "install its extra, or disable it"))
+            found.append(Check(f"runtime {each.name}", False, each.obstacle.reason, await registry.advice(each.name)))
         elif each.health is not None:
             usable = each.health.state is not Health.DOWN
-            found.append(Check(f"runtime {each.name}", usable, f"{each.health.state.value}: {each.health.reason}"))
+            hint = "" if usable else await registry.advice(each.name)
+            detail = f"{each.health.state.value}: {each.health.reason}"
+            found.append(Check(f"runtime {each.name}", usable, detail, hint))
     return found

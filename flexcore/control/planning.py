@@ -22,11 +22,12 @@ from flexcore.model.placement import Placement
 from flexcore.model.requests import Document
 from flexcore.model.template import Literal, MapTemplate
 from flexcore.model.values import JSON
-from flexcore.model.workflow import Step, Task, type_name
+from flexcore.model.workflow import Step, StepKind, Task, type_name
 from flexcore.monitor.document import placement_document
 from flexcore.monitor.lookout import Lookout
 
 _MOST_NAMED = 20  # faults that are logged, once each: their text may have figures that never repeat
+_KUBERNETES_KINDS = frozenset({StepKind.CONTAINER.value, StepKind.KUBERNETES.value})
 _EACH = "[*]"  # stands for every iteration
 
 _log = structlog.get_logger(__name__)
@@ -94,15 +95,17 @@ class Planner:
         return None
 
     def plan(self, loaded: Loaded, preferred: str | None) -> Document:
-        """Show where each step would go, and what the whole needs: `{steps, workload}`.
+        """Show where each step would go, and what the whole needs: `{steps, hints, workload}`.
 
         Loops are unrolled only when they run: their steps stand once, as `[*]`.
         """
         steps = list(_walk(loaded.graph))
         views = [self.view(path, step, each, loaded, preferred) for path, step, each in _tasks(steps)]
         model = NOTHING_LEARNED if self.snapshot is None else self.snapshot.model
+        planned = [self._planned(path, step, loaded, preferred) for path, step in steps]
         return {
-            "steps": [self._planned(path, step, loaded, preferred) for path, step in steps],
+            "steps": planned,
+            "hints": self._hints(planned),
             "workload": summary(views, model, self.policy.thresholds),
         }
 
@@ -123,6 +126,18 @@ class Planner:
                 "sentences": explain(placement),
             }
         return found
+
+    def _hints(self, planned: Iterable[Document]) -> list[str]:
+        """Say what the settings lack, where a type of runtime that steps without a place need is not among them."""
+        homeless = {each["type"] for each in planned if each["placement"] and each["placement"]["chosen"] is None}
+        present = {each.kind for each in (self.snapshot.candidates if self.snapshot else ()) if each.enabled}
+        kinds = sorted(homeless & _KUBERNETES_KINDS)
+        if not kinds or "kubernetes" in present:
+            return []
+        return [
+            f"no runtime of type kubernetes is configured, where {' and '.join(kinds)} steps run: add "
+            "`runtimes: {kubernetes: …}` to the settings, see docs/kubernetes.md"
+        ]
 
     def must_be_of_use(self, loaded: Loaded, runtime: str) -> None:
         """Refuse a pin for a whole execution that no step could follow. Raises NoFeasibleRuntime."""

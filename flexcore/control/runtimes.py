@@ -32,7 +32,7 @@ class RuntimesView:
         try:
             found["capabilities"] = _capabilities(await runtime.capabilities())
         except FlexCoreError as error:
-            found["capabilities"] = {"error": error.message}
+            found["capabilities"] = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
         return found
 
 

@@ -5,14 +5,14 @@ loaded. The registry keeps no copy of what a plug-in declares and knows no key o
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, metadata
 
 from pydantic import BaseModel, ValidationError
 
-from flexcore.model.errors import InternalError, InvalidSettings, NotFound
+from flexcore.model.errors import FlexCoreError, InternalError, InvalidSettings, NotFound
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.placement import Infeasibility, ReasonCode
 from flexcore.model.values import JSON
@@ -22,6 +22,7 @@ from flexcore.runtime.interface import INTERFACE_VERSION
 from flexcore.runtime.plugin import RuntimeContext, RuntimePlugin
 from flexcore.runtime.schemas import Made, ParameterSchemas, Schema
 from flexcore.runtime.supervised import Observer, SupervisedRuntime, Supervision
+from flexcore.runtime.wrong_values import keys_of, nearest, problems_in
 
 GROUP = "flexcore.runtimes"
 DEFAULT_PRIORITIES: Mapping[str, int] = {"meltano": 1, "ray": 2, "kubernetes": 3, "local": 4}
@@ -137,11 +138,19 @@ class Registry:
         try:
             read = model.model_validate(dict(parameters))
         except ValidationError as error:
-            problems = "; ".join(_problems(error))
+            problems = "; ".join(problems_in(error, model))
             message = f"the parameters of the {kind.value} step are not right: {problems}"
             return Failure(message=message, error_class=ErrorClass.INPUT, name="InvalidParameters")
         values: Mapping[str, JSON] = read.model_dump(mode="json", by_alias=True, exclude_unset=True)
         return values
+
+    async def advice(self, name: str) -> str:
+        """Say what to do about an instance that cannot be used, as far as its own error says: often nothing."""
+        try:
+            await self.get(name).capabilities()
+        except FlexCoreError as error:
+            return error.hint
+        return ""
 
     async def close(self) -> None:
         """Close every instance; work on the runtimes goes on."""
@@ -174,7 +183,7 @@ class Registry:
         if kind not in self._plugins:
             loader = self._available().get(kind)
             if loader is None:
-                raise NotFound(_not_installed(settings), hint=f"pip install 'flexcore[{kind}]'")
+                raise _no_plugin(settings, self._available())
             self._plugins[kind] = _loaded(settings, loader)
         return self._plugins[kind]
 
@@ -240,9 +249,29 @@ async def _refresh(runtime: SupervisedRuntime) -> None:
     await asyncio.gather(runtime.health(), runtime.capabilities(), return_exceptions=True)
 
 
-def _not_installed(settings: RuntimeSettings) -> str:
-    install = f"pip install 'flexcore[{settings.type}]'"
-    return f"runtime {settings.name!r} not available: its plug-in {settings.type!r} is not installed: {install}"
+def _no_plugin(settings: RuntimeSettings, available: Iterable[str]) -> NotFound:
+    """Say that there is no plug-in of the type: one of an extra, misspelt, or of nobody we know."""
+    kind, known = settings.type, sorted(available)
+    if _has_extra(kind):
+        return _no_package(settings)
+    near = nearest(kind, known)
+    meant = f"did you mean {near!r}?" if near else "other types come with packages of their own"
+    return NotFound(
+        f"runtime {settings.name!r} not available: there is no plug-in of type {kind!r}: {meant}",
+        hint=f"installed types: {', '.join(known) or 'none'}; {meant}",
+    )
+
+
+def _no_package(settings: RuntimeSettings, error: ImportError | None = None) -> NotFound:
+    kind = settings.type
+    install = f"pip install 'flexcore[{kind}]'" if _has_extra(kind) else f"install all that its plug-in {kind!r} needs"
+    why = f" ({error})" if error else ""
+    message = f"runtime {settings.name!r} not available: its plug-in {kind!r} is not installed: {install}{why}"
+    return NotFound(message, hint=install)
+
+
+def _has_extra(kind: str) -> bool:
+    return kind in DEFAULT_PRIORITIES and kind in (metadata("flexcore").get_all("Provides-Extra") or ())
 
 
 def _loaded(settings: RuntimeSettings, loader: Loader) -> RuntimePlugin:
@@ -250,7 +279,7 @@ def _loaded(settings: RuntimeSettings, loader: Loader) -> RuntimePlugin:
     try:
         plugin = loader()
     except ImportError as error:
-        raise NotFound(f"{_not_installed(settings)} ({error})", hint=f"pip install 'flexcore[{kind}]'") from error
+        raise _no_package(settings, error) from error
     if not isinstance(plugin, RuntimePlugin):
         raise InternalError(f"the entry point {kind!r} in {GROUP} gives a {type(plugin).__name__}, no RuntimePlugin")
     if plugin.interface != INTERFACE_VERSION:
@@ -266,14 +295,6 @@ def _config(settings: RuntimeSettings, model: type[BaseModel]) -> BaseModel:
     try:
         return model.model_validate(dict(settings.options))
     except ValidationError as error:
-        problems = "; ".join(_problems(error, f"runtimes.{settings.name}."))
-        known = ", ".join(sorted(model.model_fields)) or "none"
+        problems = "; ".join(problems_in(error, model, f"runtimes.{settings.name}."))
+        known = ", ".join(keys_of(model)) or "none"
         raise InvalidSettings(problems, hint=f"keys of a runtime of type {settings.type}: {known}") from error
-
-
-def _problems(error: ValidationError, prefix: str = "") -> list[str]:
-    """Name each place and what is wrong with it, without the value that stands there."""
-    listed = error.errors(include_url=False, include_context=False, include_input=False)
-    places = (f"{prefix}{'.'.join(str(key) for key in each['loc'])}".removesuffix(".") for each in listed)
-    said = (each["msg"].removeprefix("Value error, ") for each in listed)
-    return [f"{place}: {words}" if place else words for place, words in zip(places, said, strict=True)]

@@ -79,6 +79,7 @@ class FakeControlPlane:
     events: Sequence[WatchEvent] = EVENTS
     error: Exception | None = None
     hangs: bool = False
+    unreachable: bool = False  # its runtime
     is_stubborn: bool = False
     details: Document = field(default_factory=lambda: {"version": "v-1"})  # of lines of the audit trail
     asked: list[Any] = field(default_factory=list)
@@ -123,7 +124,7 @@ class FakeControlPlane:
     ) -> Document:
         """Plan one step."""
         steps = [{"path": "fetch", "id": "fetch", "type": "python", "placement": PLACEMENT}]
-        return {"workflow": workflow, "version": version, "steps": steps}
+        return {"workflow": workflow, "version": version, "steps": steps, "hints": ["configure one"]}
 
     async def workflows(self, workspace: str = "default", runtime: str | None = None) -> Sequence[Document]:
         """List what is deployed."""
@@ -189,6 +190,8 @@ class FakeControlPlane:
 
     async def execute_task(self, request: TaskRequest) -> Started:
         """Start the first execution of the script."""
+        if self.problems:
+            raise InvalidDefinition(self.problems)
         self.asked.append(request)
         return Started(ExecutionId("exe_1"))
 
@@ -255,7 +258,14 @@ class FakeControlPlane:
     async def runtime(self, name: str) -> Document:
         """Give one."""
         health = {"state": "up", "reason": "2 processes at a time"}
-        capabilities = {"step_kinds": ["bash", "python"], "limits": {"cpu": 2.0, "gpu": None}}
+        capabilities: Document = {
+            "step_kinds": ["bash", "python"],
+            "limits": {"cpu": 2.0, "gpu": None, "memory": 25_000_000_000},
+            "versions": {"bash": "5.2", "limits": "memory by a watch"},
+            "price_per_hour": None,
+        }
+        if self.unreachable:
+            capabilities = {"error": {"code": "runtime_unavailable", "message": "nobody there", "hint": "start it"}}
         base = {"name": name, "type": "local", "enabled": True, "priority": 0, "step_kinds": ["bash", "python"]}
         return {**base, "health": health, "capabilities": capabilities}
 

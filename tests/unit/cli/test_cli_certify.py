@@ -102,6 +102,19 @@ def test_what_cannot_be_tested_is_refused(line: str, said: str, capsys: Capture)
     assert said in capsys.readouterr().err
 
 
+def test_a_runtime_that_is_down_is_not_examined(folder: Path, capsys: Capture) -> None:
+    (folder / "flexcore.yaml").write_text("runtimes: {far: {type: remote, address: 'localhost:1', token: x}}\n")
+
+    code = run(["runtime", "test", "far"])
+
+    out, err = capsys.readouterr()
+    assert (code, out) == (3, "")
+    assert err == (
+        "error: runtime 'far' is down: cannot reach server localhost:1: nobody listens there\n"
+        "  hint: start it there: flexcore runtime serve NAME --listen ADDR\n"
+    )
+
+
 def scripted(_name: str, _config: object, context: RuntimeContext) -> Runtime:
     return ScriptedRuntime(World(), context.installation)
 

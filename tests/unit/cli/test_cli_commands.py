@@ -348,7 +348,9 @@ def test_a_file_that_is_not_utf8_is_a_diagnostic(fake: FakeControlPlane, folder:
 
 def test_plan_prints_the_placements(fake: FakeControlPlane, capsys: Capture) -> None:
     assert flexcore(fake, "workflow plan etl") == 0
-    assert "fetch  python  local    meltano cannot run python steps" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "fetch  python  local    meltano cannot run python steps" in out
+    assert out.endswith("hint: configure one\n")
     flexcore(fake, "workflow plan etl --output json")
     assert json.loads(capsys.readouterr().out)["steps"][0]["placement"]["chosen"] == "local"
 
@@ -487,9 +489,36 @@ def test_runtimes_are_described(fake: FakeControlPlane, capsys: Capture) -> None
     assert flexcore(fake, "runtime health") == 0
     assert "local: up: 2 processes at a time" in capsys.readouterr().out
     assert flexcore(fake, "runtime capabilities local") == 0
-    assert "step kinds: bash, python" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines() == [
+        "step kinds: bash, python",
+        "limits: cpu 2.0, memory 25GB",
+        "versions: bash 5.2",
+        "note on limits: memory by a watch",
+    ]
     assert flexcore(fake, "runtime capabilities local --output json") == 0
     assert json.loads(capsys.readouterr().out)["limits"]["cpu"] == 2.0
+
+
+def test_what_is_wrong_with_one_task_names_the_option(fake: FakeControlPlane, capsys: Capture) -> None:
+    fake.problems = [
+        Diagnostic("workflow.yaml", 1, 67, "`url` is missing"),
+        Diagnostic("workflow.yaml", 1, 5, "unknown step type 'htp'", "unknown-type", hint="did you mean 'http'?"),
+    ]
+
+    assert flexcore(fake, "runtime execute ray --type htp --with {}") == 2
+
+    said = "--with: `url` is missing; --type: unknown step type 'htp' (did you mean 'http'?)"
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_what_an_unreachable_runtime_can_do_is_an_error(fake: FakeControlPlane, capsys: Capture) -> None:
+    fake.unreachable = True
+
+    assert flexcore(fake, "runtime capabilities far --output json") == 3
+
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"error": {"code": "runtime_unavailable", "message": "nobody there", "hint": "start it"}}
+    assert err == "error: nobody there\n  hint: start it\n"
 
 
 def test_one_task_is_executed_on_a_runtime(fake: FakeControlPlane) -> None:

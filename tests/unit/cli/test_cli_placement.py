@@ -109,6 +109,24 @@ def test_which_step_must_be_said_where_there_are_several() -> None:
         alone(Bundle(text=WORKFLOW), "each")
 
 
+@pytest.mark.parametrize(
+    ("reads", "said"),
+    [
+        ("{a: '${{ results.load.rows }}'}", "reads results of 'load', which a benchmark does not run"),
+        ("{args: ['x ${{ results.a }}', '${{ results.b.c + results.a }}']}", "reads results of 'a', 'b', which"),
+        ("{a: '${{ iter.value }}'}", "reads the item of the loop around it"),
+        ("{a: '${{ previous_result }}'}", "reads the result of the step before it"),
+    ],
+)
+def test_a_step_that_needs_the_others_is_refused_before_anything_runs(reads: str, said: str) -> None:
+    text = f"name: etl\nsteps:\n  - {{id: train, type: bash, with: {reads}}}\n"
+
+    with pytest.raises(InvalidRequest, match=f"step 'train' {said}") as caught:
+        alone(Bundle(text=text), "train")
+
+    assert "flexcore workflow execute FILE --runtime R" in caught.value.hint
+
+
 class TwoRuntimes(FakeControlPlane):
     """Runs a step at once, twice as quick on `ray` as on `local`, where it may fail."""
 

@@ -64,6 +64,19 @@ def test_help_and_version_load_nothing_heavy(arguments: list[str]) -> None:
     assert HEAVY.intersection(eval(done.stderr)) <= allowed
 
 
+@pytest.mark.parametrize(("given", "left"), [({}, "NONE"), ({"GRPC_VERBOSITY": "DEBUG"}, "DEBUG")])
+def test_grpc_is_told_to_keep_its_own_lines_to_itself_unless_they_are_wanted(given: dict[str, str], left: str) -> None:
+    script = (
+        "import atexit, os, sys\nfrom flexcore.cli.app import main\n"
+        "atexit.register(lambda: print(os.environ['GRPC_VERBOSITY'], 'grpc' in sys.modules, file=sys.stderr))\nmain()"
+    )
+    around = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"} | given
+
+    done = subprocess.run([sys.executable, "-c", script, "version"], capture_output=True, text=True, env=around)
+
+    assert done.stderr == f"{left} False\n"
+
+
 def test_a_step_on_this_machine_loads_nothing_of_other_runtimes(tmp_path: Path) -> None:
     (tmp_path / "tasks.py").write_text("import flexcore\n\n@flexcore.task\ndef one():\n    return 1\n")
     (tmp_path / "one.yaml").write_text("name: one\nsteps:\n  - {id: s, type: function, with: {name: 'tasks:one'}}\n")

@@ -1,5 +1,6 @@
 """Templates of the settings beside those of the library: listed, shown, copied, preset, refused."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,16 @@ def test_they_are_listed_with_their_origin_and_state(capsys: Capture) -> None:
     assert rows["old"][1:] == ["settings", "disabled"]
     assert rows["data_pipeline"][-2:] == ["library", "ready"]
     assert rows["http_and_sql"][-2] == "settings"  # hides the one of the library
+
+
+def test_a_template_for_a_runtime_that_is_not_configured_says_what_it_needs(folder: Path, capsys: Capture) -> None:
+    assert run(["template", "list"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("container_batch"))
+    assert row.endswith("needs kubernetes")
+
+    (folder / "flexcore.yaml").write_text("runtimes: {mine: {type: kubernetes}}\n")
+    assert run(["template", "show", "container_batch", "--output", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "ready"
 
 
 def test_inputs_are_shown_as_the_workflow_declares_them(capsys: Capture) -> None:

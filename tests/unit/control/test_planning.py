@@ -1,17 +1,22 @@
 """The holder of the snapshot: what it counts, and what it says of it."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from unit.analyzer.learned_cases import STEP, able, seen
+from unit.analyzer.learned_cases import STEP, able, candidate, seen
 
 from flexcore.analyzer.policy import Policy
 from flexcore.analyzer.predict import Model
 from flexcore.analyzer.snapshot import Snapshot
 from flexcore.control.planning import Planner
+from flexcore.engine.ports import Loaded
+from flexcore.language.native import parse
+from flexcore.model.graph import build
 from flexcore.monitor.lookout import Lookout
 from flexcore.monitor.metrics import Metrics
+from flexcore.runtime.interface import Health
 
 
 class Broken(Model):
@@ -53,3 +58,18 @@ def test_families_whose_learning_rests_are_told(lookout: Lookout) -> None:
 
     assert planner(lookout, able(model)).resting == ("python",)
     assert planner(lookout, able()).resting == ()
+
+
+@pytest.mark.parametrize(("names", "hints"), [(("local",), 1), (("local", "kubernetes"), 0)])
+def test_a_step_for_kubernetes_says_that_none_is_configured(
+    lookout: Lookout, names: tuple[str, ...], hints: int
+) -> None:
+    text = "name: w\nsteps: [{id: a, type: container, with: {image: alpine}}, {id: b, type: bash, with: {script: x}}]"
+    loaded = Loaded(graph=build(parse(text, "w.yaml")), folder=Path())
+
+    found = planner(lookout, Snapshot(tuple(candidate(each, Health.DOWN) for each in names))).plan(loaded, None)[
+        "hints"
+    ]
+
+    assert len(found) == hints
+    assert all("add `runtimes: {kubernetes: …}` to the settings" in each for each in found)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from flexcore.model.errors import InvalidSettings, NotFound, RuntimeUnavailable
 from flexcore.model.failure import ErrorClass, Failure
 from flexcore.model.placement import ReasonCode
+from flexcore.model.values import JSON
 from flexcore.model.workflow import StepKind
 from flexcore.runtime.interface import Health
 from flexcore.runtime.plugin import RuntimeContext, RuntimePlugin
@@ -79,10 +80,61 @@ def test_a_plugin_whose_library_is_missing_says_what_to_install() -> None:
 def test_wrong_options_name_the_instance_and_the_key() -> None:
     present = registry(scripted("one", options={"kinds": ["python"], "tagz": ["eu"]}))
 
-    with pytest.raises(InvalidSettings, match=r"runtimes\.one\.tagz: Extra inputs are not permitted") as caught:
+    with pytest.raises(
+        InvalidSettings, match=r"^runtimes\.one: unknown key 'tagz' \(did you mean 'tags'\?\)"
+    ) as caught:
         present.check()
 
     assert "kinds, tags" in caught.value.hint
+
+
+class Choosy(BaseModel):
+    """A configuration with what people get wrong."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    place: str = Field("here", pattern="^(here|there)$")
+    size: int = 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"place": "s3cr3t"}, "runtimes.one.place: it can only be 'here' or 'there'"),
+        ({"size": "s3cr3t"}, "runtimes.one.size: Input should be a valid integer"),
+        ({"nothing_like_it": "s3cr3t"}, "runtimes.one: unknown key 'nothing_like_it'"),
+    ],
+)
+def test_wrong_options_are_said_in_words_and_never_shown(options: dict[str, JSON], said: str) -> None:
+    plugin = RuntimePlugin(kind="scripted", create=lambda *_: ScriptedRuntime(World()), config=Choosy)
+
+    with pytest.raises(InvalidSettings) as caught:
+        registry(scripted("one", options=options), plugins={"scripted": lambda: plugin}).check()
+
+    assert caught.value.message.startswith(said)
+    assert "s3cr3t" not in caught.value.message
+    assert caught.value.hint == "keys of a runtime of type scripted: place, size"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("scriptet", "did you mean 'scripted'?"), ("spark", "other types come with packages of their own")],
+)
+async def test_a_type_that_has_no_extra_is_not_to_be_installed(kind: str, said: str) -> None:
+    present = registry(RuntimeSettings(name="one", type=kind))
+
+    (one,) = await present.candidates()
+
+    assert one.obstacle is not None
+    assert one.obstacle.reason == f"runtime 'one' not available: there is no plug-in of type '{kind}': {said}"
+    assert await present.advice("one") == f"installed types: scripted; {said}"
+
+
+async def test_advice_on_an_instance_is_that_of_its_own_error() -> None:
+    present = registry(scripted("one"), RuntimeSettings(name="ray", type="ray"))
+
+    assert await present.advice("ray") == "pip install 'flexcore[ray]'"
+    assert await present.advice("one") == ""
 
 
 def test_a_plugin_of_another_interface_is_refused() -> None:
@@ -220,7 +272,7 @@ def test_every_problem_of_the_parameters_is_named_and_no_value() -> None:
     assert isinstance(found, Failure)
     assert found.error_class is ErrorClass.INPUT
     assert "count: " in found.message
-    assert "texd: " in found.message
+    assert "unknown key 'texd' (did you mean 'text'?)" in found.message
     assert "s3cr3t" not in found.message
 
 
