@@ -281,8 +281,14 @@ async def test_children_end_when_their_input_does(pool: ExpressionPool) -> None:
 
 def _children() -> list[psutil.Process]:
     program = Path("sandbox_main.py").name
-    living = (each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE)
-    return [each for each in living if any(program in word for word in each.cmdline())]
+    return [each for each in psutil.Process().children() if _runs(each, program)]
+
+
+def _runs(child: psutil.Process, program: str) -> bool:
+    try:
+        return child.status() != psutil.STATUS_ZOMBIE and any(program in word for word in child.cmdline())
+    except psutil.NoSuchProcess:  # since it was listed
+        return False
 
 
 async def _kill_when_looping(done: set[int]) -> set[int]:
