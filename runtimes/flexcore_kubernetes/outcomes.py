@@ -261,7 +261,7 @@ def has_started(sight: Sight) -> datetime | None:
 def is_working(sight: Sight) -> bool:
     """Whether the main container runs or ran, or one before it runs now: no reason for impatience."""
     for pod in sight.pods:
-        if has_log(pod, sight.main) or _status(pod).get("phase") in ("Succeeded", "Failed"):
+        if has_log(pod, sight.main) or _is_over(pod):
             return True
         if any("running" in (each.get("state") or {}) for each in _of_step(pod, sight.main)):
             return True
@@ -270,12 +270,12 @@ def is_working(sight: Sight) -> bool:
 
 def has_ended(pod: Object, container: str) -> bool:
     """Whether a container of a pod, or the pod as a whole, has ended: its log does not grow any more."""
-    return "terminated" in _state(pod, container) or _status(pod).get("phase") in ("Succeeded", "Failed")
+    return "terminated" in _state(pod, container) or _is_over(pod)
 
 
 def is_complete(sight: Sight) -> bool:
-    """Whether the ends of all pods of an ended Job are seen too."""
-    return bool(sight.pods) and all(has_ended(each, sight.main) for each in sight.pods)
+    """Whether the ends of all pods of an ended Job are seen too. A container's end is not the pod's yet."""
+    return bool(sight.pods) and all(_is_over(each) for each in sight.pods)
 
 
 def has_log(pod: Object, container: str) -> bool:
@@ -430,6 +430,10 @@ def _begun(status: Object) -> datetime | None:
 def _status(item: Object) -> Object:
     found: Object = item.get("status") or {}
     return found
+
+
+def _is_over(pod: Object) -> bool:
+    return _status(pod).get("phase") in ("Succeeded", "Failed")
 
 
 def _conditions(item: Object) -> Sequence[Object]:

@@ -6,7 +6,7 @@ import pytest
 from flexcore_kubernetes.identity import CONTROLLER
 from flexcore_kubernetes.mirror import Mirror, Resource
 from flexcore_kubernetes.nodes import limits, quantity
-from flexcore_kubernetes.outcomes import Sight, failure_of
+from flexcore_kubernetes.outcomes import Sight, failure_of, is_complete
 from flexcore_kubernetes.readiness import endpoint_of, waits_for
 
 from flexcore.runtime.interface import Resources
@@ -123,20 +123,30 @@ def test_what_is_gone_is_forgotten_once_nobody_follows_it() -> None:
     assert mirror.sight("u1") is None
 
 
+FAILED_JOB = job(1, status={"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]})
+
+
+def ended_pod(name: str, code: int, phase: str = "") -> dict[str, Any]:
+    state = {"terminated": {"exitCode": code, "reason": "Error" if code else "Completed"}}
+    status = {
+        "phase": phase or ("Failed" if code else "Succeeded"),
+        "containerStatuses": [{"name": "main", "state": state}],
+    }
+    return {"metadata": {"name": name, "uid": name}, "spec": {}, "status": status}
+
+
 def test_the_end_of_a_failed_job_is_that_of_the_pod_that_failed() -> None:
-    def pod(name: str, code: int) -> dict[str, Any]:
-        ended = {
-            "name": "main",
-            "state": {"terminated": {"exitCode": code, "reason": "Error" if code else "Completed"}},
-        }
-        status = {"phase": "Failed" if code else "Succeeded", "containerStatuses": [ended]}
-        return {"metadata": {"name": name, "uid": name}, "spec": {}, "status": status}
+    for pods in ([ended_pod("a", 3), ended_pod("b", 0)], [ended_pod("a", 0), ended_pod("b", 3)]):
+        assert failure_of(Sight(FAILED_JOB, tuple(pods))).name == "exit 3"
 
-    failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}
-    ended = job(1, status={"conditions": [failed]})
 
-    for pods in ([pod("a", 3), pod("b", 0)], [pod("a", 0), pod("b", 3)]):
-        assert failure_of(Sight(ended, tuple(pods))).name == "exit 3"
+def test_the_end_of_a_container_is_not_taken_for_that_of_its_pod() -> None:
+    """Which of several pods failed is told by their phases, which may be seen after the end of the Job."""
+    early = Sight(FAILED_JOB, (ended_pod("a", 3, phase="Running"), ended_pod("b", 0)))
+    late = Sight(FAILED_JOB, (ended_pod("a", 3), ended_pod("b", 0)))
+
+    assert not is_complete(early)
+    assert is_complete(late)
 
 
 def test_pods_and_events_are_found_with_their_job_and_forgotten_with_it() -> None:
