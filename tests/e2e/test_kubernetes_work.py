@@ -50,7 +50,7 @@ from flexcore.testing.object_store import KEYS, REGION, ObjectStore, object_stor
 pytestmark = pytest.mark.skipif(bool(why_not_boxed()), reason=why_not_boxed())
 
 ROTATED_AT = 1 << 20
-BEFORE = b"".join(b"%06d before the restart\n" % number for number in range(70_000))  # rotated once
+BEFORE = b"begun\n" + b"".join(b"%06d before the restart\n" % number for number in range(70_000))  # rotated once
 
 
 @pytest.fixture
@@ -66,18 +66,23 @@ def store() -> Iterator[ObjectStore]:
 
 
 def gated(gates: Path, between: str) -> ExecutionRequest:
-    """Ask for work that writes `BEFORE`, waits, writes something else, and waits again before its end."""
+    """Ask for work that says so when it begins, is let write `BEFORE`, then something else, and then end.
+
+    Who begins to read only when a log has been rotated does not get what was before.
+    """
     wait = "until [ -e /gates/{0} ]; do sleep 0.05; done"
     before = 'awk "BEGIN { for (n = 0; n < 70000; n++) printf \\"%06d before the restart\\n\\", n }"'
-    script = "; ".join([before, wait.format("go"), between, wait.format("end"), "echo the end"])
+    script = "; ".join(
+        ["echo begun", wait.format("read"), before, wait.format("go"), between, wait.format("end"), "echo the end"]
+    )
     work = {"name": "main", "image": IMAGE, "command": ["sh", "-c", script.replace("$", "$$")]}
     work["volumeMounts"] = [{"name": "gates", "mountPath": "/gates"}]
     volume = {"name": "gates", "hostPath": {"path": str(gates)}}
     return job({"containers": [work], "volumes": [volume]})
 
 
-async def read_until(here: Runtime, request: ExecutionRequest, size: int) -> tuple[bytes, ExecutionRequest]:
-    """Read the log up to a size, let go, and give it with the request of the next one who reads."""
+async def read_before(here: Runtime, request: ExecutionRequest, gates: Path) -> tuple[bytes, ExecutionRequest]:
+    """Read what gated work writes at first, let go, and give it with the request of the next one who reads."""
     read, events = b"", here.execute(request)
     async with asyncio.timeout(PATIENCE_S):
         async for event in events:
@@ -85,7 +90,8 @@ async def read_until(here: Runtime, request: ExecutionRequest, size: int) -> tup
                 request = replace(request, handle=event.handle)
             if isinstance(event, LogChunk):
                 read += event.data
-            if len(read) >= size:
+                (gates / "read").touch()
+            if len(read) >= len(BEFORE):
                 break
     await events.aclose()
     return read, replace(request, log_offsets={LogStream.STDOUT: len(read)})
@@ -93,7 +99,7 @@ async def read_until(here: Runtime, request: ExecutionRequest, size: int) -> tup
 
 async def test_a_log_that_was_rotated_goes_on_after_a_restart_where_it_was(cluster: StandIn, tmp_path: Path) -> None:
     request = gated(tmp_path, "echo after it")
-    read, request = await read_until(runtime(cluster, tmp_path / "state"), request, len(BEFORE))
+    read, request = await read_before(runtime(cluster, tmp_path / "state"), request, tmp_path)
     for gate in ("go", "end"):
         (tmp_path / gate).touch()
 
@@ -110,7 +116,7 @@ async def test_what_a_node_put_away_while_nobody_read_is_told_to_be_missing(
     cluster: StandIn, tmp_path: Path, remembers: bool
 ) -> None:
     request = gated(tmp_path, 'awk "BEGIN { for (n = 0; n < 100000; n++) print \\"nobody reads this\\" }"')
-    read, request = await read_until(runtime(cluster, tmp_path / "state"), request, len(BEFORE))
+    read, request = await read_before(runtime(cluster, tmp_path / "state"), request, tmp_path)
     (tmp_path / "go").touch()
     await until_log(cluster, await pod_of(cluster, request), lambda log: b"before the restart" not in log)
     (tmp_path / "end").touch()
