@@ -36,8 +36,12 @@ class MeltanoSite:
         self.folder = base / "work"
         self.project = self.folder / "project"
         self.state = base / ".flexcore" / "runtimes" / "meltano"
+        self.installation = f"in {base}"  # external names come from it: two tests at once must not share them
         context = RuntimeContext(
-            installation="ins_test", state_folder=self.state, artifacts=NoArtifacts(), now=lambda: datetime.now(UTC)
+            installation=self.installation,
+            state_folder=self.state,
+            artifacts=NoArtifacts(),
+            now=lambda: datetime.now(UTC),
         )
         self.runtime = PLUGIN.create("meltano", PLUGIN.config(), context)
 

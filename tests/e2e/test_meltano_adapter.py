@@ -72,9 +72,14 @@ class Site:
     home: Path
     folder: Path
 
+    @property
+    def installation(self) -> str:
+        """External names come from it: two tests at once must not share them."""
+        return f"in {self.home}"
+
     def runtime(self) -> Runtime:
         context = RuntimeContext(
-            installation="ins_test",
+            installation=self.installation,
             state_folder=self.home / "runtimes" / "meltano",
             artifacts=NoArtifacts(),
             now=lambda: datetime.now(UTC),
@@ -223,7 +228,7 @@ async def test_a_detached_run_goes_on_is_listed_and_is_adopted_with_its_totals(s
     before = site.runtime().execute(request)
     seen = await until_rows_flow(before)
     await before.aclose()
-    listed = await site.runtime().cleanup(Survey("ins_test"))
+    listed = await site.runtime().cleanup(Survey(site.installation))
     read = [event for event in seen if isinstance(event, LogChunk) and event.stream is LogStream.STDERR]
     offset = read[-1].offset + len(read[-1].data) if read else 0
     again = replace(request, handle=handle_in(seen), log_offsets={LogStream.STDERR: offset})
@@ -246,7 +251,7 @@ async def test_a_finished_run_gives_the_same_result_again_until_it_is_removed(
     events, result = await run(runtime, request)
 
     again, same = await run(runtime, request)
-    listed = await runtime.cleanup(Survey("ins_test"))
+    listed = await runtime.cleanup(Survey(site.installation))
     removed = await runtime.cleanup(ExecutionScope(execution=request.id.execution, grace=GRACE))
     gone = await result_of(runtime, replace(request, handle=handle_in(events)))
 
@@ -256,7 +261,7 @@ async def test_a_finished_run_gives_the_same_result_again_until_it_is_removed(
     assert removed.gone == {handle_in(events).name}
     assert isinstance(gone.outcome, Failed)
     assert gone.outcome.failure.error_class is ErrorClass.LOST
-    assert handle_in(events).name not in (await runtime.cleanup(Survey("ins_test"))).pending
+    assert handle_in(events).name not in (await runtime.cleanup(Survey(site.installation))).pending
     assert (await runtime.cleanup(Survey("ins_other"))).pending == frozenset()
 
 

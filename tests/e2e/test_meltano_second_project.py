@@ -139,7 +139,7 @@ async def test_dbt_retries_only_what_failed_or_was_skipped(site: MeltanoSite, ev
 async def test_what_a_failed_dbt_step_left_goes_with_its_execution(site: MeltanoSite, everything: Any) -> None:
     request = site.request(StepKind.DBT, env={"SECOND_BROKEN": "yes"}, command="run", select="orders+")
     await site.failure(request)
-    left = await site.runtime.cleanup(Survey("ins_test"))
+    left = await site.runtime.cleanup(Survey(site.installation))
 
     await site.runtime.cleanup(ExecutionScope(execution=request.id.execution, grace=GRACE))
 
