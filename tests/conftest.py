@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 # No deadline: a busy machine is no finding. The blob and the seed repeat a failure that only another machine saw.
@@ -39,3 +40,10 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("FLEXCORE_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _messages_to_stdout() -> Iterator[None]:
+    """A command that ran in this process sends FlexCore's messages to the stderr of its time, closed by now."""
+    yield
+    structlog.reset_defaults()

@@ -1,11 +1,10 @@
 """`flexcore runtime test`: what it prints, how it exits, and where a runtime's harness comes from."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import structlog
 
 from flexcore.cli import certify
 from flexcore.cli.app import run
@@ -22,12 +21,11 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("FLEXCORE_SERVER", "FLEXCORE_OUTPUT", "FLEXCORE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    yield tmp_path
-    structlog.reset_defaults()  # the command sends messages to the stderr of its time, which is closed by now
+    return tmp_path
 
 
 async def _fails(exam: Examination) -> None:
