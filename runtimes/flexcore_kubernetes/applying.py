@@ -27,11 +27,11 @@ from flexcore.runtime.interface import (
     Succeeded,
 )
 from flexcore.runtime.plugin import RuntimeContext
+from flexcore.runtime.underway import Underway
 from flexcore_kubernetes import identity, outcomes, paths, refusals
 from flexcore_kubernetes.cluster import Call, Cluster, Object, Refused
 from flexcore_kubernetes.config import KubernetesConfig, KubernetesParameters
 from flexcore_kubernetes.readiness import endpoint_of, waits_for
-from flexcore_kubernetes.underway import Underway
 
 _FIELD_OWNER = "flexcore"
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 2.0

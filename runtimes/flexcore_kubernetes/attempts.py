@@ -20,6 +20,7 @@ from flexcore.runtime.portable import judgement
 from flexcore.runtime.portable.data import VALID, DataLinks, step_data
 from flexcore.runtime.portable.delivery import mark_of
 from flexcore.runtime.portable.parameters import BashParameters, PythonParameters
+from flexcore.runtime.underway import Underway
 from flexcore_kubernetes import identity, outcomes, paths, preflight, refusals, steps
 from flexcore_kubernetes.bookmarks import Bookmarks
 from flexcore_kubernetes.cluster import Call, Cluster, Object, Refused
@@ -29,7 +30,6 @@ from flexcore_kubernetes.manifests import LARGEST_BYTES, Place, Work
 from flexcore_kubernetes.mirror import Resource
 from flexcore_kubernetes.preflight import Preflight
 from flexcore_kubernetes.removal import Removal
-from flexcore_kubernetes.underway import Underway
 from flexcore_kubernetes.watching import SharedWatch, Subscription
 
 _NO_DATA = DataLinks()

@@ -27,13 +27,13 @@ from flexcore.runtime.interface import (
     Survey,
 )
 from flexcore.runtime.plugin import RuntimeContext
+from flexcore.runtime.underway import Underway
 from flexcore_kubernetes import nodes, refusals, steps
 from flexcore_kubernetes.applying import Applying
 from flexcore_kubernetes.attempts import Attempts
 from flexcore_kubernetes.cluster import Call, Cluster, Refused
 from flexcore_kubernetes.config import KubernetesConfig, KubernetesParameters
 from flexcore_kubernetes.removal import Removal
-from flexcore_kubernetes.underway import Underway
 
 _HEALTH_S = 5.0
 _SLOW = timedelta(seconds=2)
@@ -125,7 +125,7 @@ class KubernetesRuntime:
     async def _end_execution(self, scope: ExecutionScope) -> CleanupReport:
         here = self._underway.of_execution(scope.execution)
         await asyncio.gather(*map(self._underway.ending, here))
-        return await self._end(here | await self._removal.of_execution(scope.execution), scope.grace)
+        return await self._end(await self._removal.of_execution(scope.execution) | here, scope.grace)
 
     async def _end(self, names: set[str], grace: timedelta) -> CleanupReport:
         await asyncio.gather(*map(self._underway.ending, names))

@@ -26,6 +26,7 @@ from flexcore.runtime.interface import (
     Submitted,
 )
 from flexcore.runtime.plugin import RuntimeContext
+from flexcore.runtime.underway import Underway
 from flexcore_ray import outcomes
 from flexcore_ray.capacity import Capacity, capacity
 from flexcore_ray.client import AlreadyThere, Dashboard, Job, Refused
@@ -35,11 +36,11 @@ from flexcore_ray.following import Followed, Following
 from flexcore_ray.handle import SESSION, Label, handle_of, label_of
 from flexcore_ray.removing import Removals
 from flexcore_ray.steps import Step, Submission, marks_of, step_of, submission_of
-from flexcore_ray.submitting import EndedBefore, Submissions
 
 _NAME = re.compile("fx-[a-z2-7]{32}")  # see `external_name`
 _LOOK_AGAIN_S = 0.1
 _STOP_MARGIN_S = 3.0  # beyond the grace, before a cleanup answers that the end is pending
+_ENDED_REMEMBERED = 4096  # whoever comes back to an attempt that was ended does so within a minute or so
 _READER_S = 2.0  # how long a removal waits for a reader in this process to have read the end
 
 
@@ -64,7 +65,7 @@ class RayAttempts:
         self._cluster: Cluster = LocalCluster(config, context.state_folder) if is_local else RemoteCluster(config)
         self._reading: dict[str, asyncio.Event] = {}
         self._removals = Removals(self._is_read)
-        self._submissions = Submissions()
+        self._underway = Underway(_ENDED_REMEMBERED)
 
     async def execute(self, request: ExecutionRequest) -> AsyncGenerator[ExecutionEvent, None]:
         """Run a step as a job; closing it detaches."""
@@ -80,7 +81,7 @@ class RayAttempts:
     async def end(self, attempt: AttemptId, handle: Handle | None, grace: timedelta) -> CleanupReport:
         """End one attempt, wait until it has ended, and begin to have the cluster forget it."""
         name = external_name(self._context.installation, attempt)
-        await self._submissions.ending(name)
+        await self._underway.ending(name)
         dashboard = await self._cluster.dashboard(start=False)
         job = await dashboard.job(name) if dashboard is not None else None
         if dashboard is not None and job is not None and job.is_trace:
@@ -91,13 +92,13 @@ class RayAttempts:
 
     async def end_all(self, execution: ExecutionId, grace: timedelta) -> CleanupReport:
         """End all attempts of an execution, at the same time."""
-        beginning = self._submissions.of_execution(execution)
-        await asyncio.gather(*map(self._submissions.ending, beginning))
+        beginning = self._underway.of_execution(execution)
+        await asyncio.gather(*map(self._underway.ending, beginning))
         dashboard = await self._cluster.dashboard(start=False)
         if dashboard is None:
             return CleanupReport(gone=beginning)
         ours = [job for job, label in await self._ours(dashboard) if label.execution == execution]
-        await asyncio.gather(*(self._submissions.ending(job.id) for job in ours))
+        await asyncio.gather(*(self._underway.ending(job.id) for job in ours))
         reports = await asyncio.gather(*(self._end(dashboard, job, grace) for job in ours))
         pending = frozenset[str]().union(*(report.pending for report in reports))
         gone = beginning.union(*(report.gone for report in reports)) - pending
@@ -119,7 +120,7 @@ class RayAttempts:
 
     async def close(self) -> None:
         """Let submissions and removals under way finish, and close connections."""
-        await self._submissions.close()
+        await self._underway.close()
         await self._removals.close()
         await self._cluster.close()
 
@@ -127,7 +128,7 @@ class RayAttempts:
 
     async def _begun(self, request: ExecutionRequest) -> Begun | Failure:
         name = external_name(self._context.installation, request.id)
-        with self._submissions.beginning(name, request.id.execution):
+        with self._underway.read(name, request.id.execution):
             step = await step_of(request, self._config, self._context)
             if isinstance(step, Failure):
                 return step
@@ -156,9 +157,8 @@ class RayAttempts:
         if isinstance(submission, Failure):
             return submission
         try:
-            await self._submit(dashboard, name, submission)
-        except EndedBefore:
-            return outcomes.ENDED_BEFORE
+            if not await self._submitted(dashboard, name, submission):
+                return outcomes.ENDED_BEFORE
         except Refused as error:
             return Failure(message=f"Ray refuses the job: {error}", error_class=ErrorClass.INPUT, name="Refused")
         except AlreadyThere:
@@ -201,13 +201,18 @@ class RayAttempts:
         nodes = await dashboard.nodes()
         return capacity(nodes, await dashboard.status() if self._config.scaling is Scaling.AUTO else {})
 
-    async def _submit(self, dashboard: Dashboard, name: str, submission: Submission) -> None:
-        self._submissions.check(name)  # what is uploaded for nothing would stay in the cluster
+    async def _submitted(self, dashboard: Dashboard, name: str, submission: Submission) -> bool:
+        """Submit, unless the attempt was ended meanwhile."""
+        if self._underway.was_ended(name):  # what is uploaded for nothing would stay in the cluster
+            return False
         packed = submission.packed
         if not await dashboard.has_package(packed.program.name):
             await dashboard.put_package(packed.program.name, packed.program.content)
         await dashboard.put_package(packed.order.name, packed.order.content)
-        await self._submissions.post(name, lambda: dashboard.submit(name, submission.job))
+        if self._underway.was_ended(name):
+            return False
+        await self._underway.made(name, dashboard.submit(name, submission.job))
+        return True
 
     # --- following and ending
 

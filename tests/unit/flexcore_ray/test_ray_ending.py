@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 from flexcore_ray.plugin import PLUGIN
-from flexcore_ray.submitting import EndedBefore, Submissions
 
 from flexcore.model.errors import RuntimeUnavailable
 from flexcore.model.failure import ErrorClass
-from flexcore.model.ids import ExecutionId, external_name
+from flexcore.model.ids import external_name
 from flexcore.model.workflow import StepKind
 from flexcore.runtime.interface import (
     AttemptScope,
@@ -189,25 +188,6 @@ async def test_what_was_ended_is_not_submitted_by_who_comes_back_to_it(tmp_path:
 
     assert was_cancelled(events)
     assert ray.posted == 0
-
-
-async def test_what_was_ended_is_remembered_up_to_a_number_and_as_long_as_somebody_begins_it() -> None:
-    submissions, sent = Submissions(remembered=2), []
-
-    async def submit() -> None:
-        sent.append(1)
-
-    with submissions.beginning("fx-0", ExecutionId("exe_a")):
-        for number in range(4):
-            await submissions.ending(f"fx-{number}")
-        for number in (0, 3):
-            with pytest.raises(EndedBefore):
-                await submissions.post(f"fx-{number}", submit)
-        await submissions.post("fx-1", submit)
-        assert submissions.of_execution(ExecutionId("exe_a")) == {"fx-0"}
-
-    assert sent == [1]
-    assert submissions.of_execution(ExecutionId("exe_a")) == frozenset()
 
 
 async def test_a_token_that_was_replaced_in_its_file_is_read_again_once_it_is_refused(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 import asyncio
 
-from flexcore_kubernetes.underway import Underway
+from flexcore.model.ids import ExecutionId
+from flexcore.runtime.underway import Underway
+
+EXECUTION = ExecutionId("exe")
 
 
 async def test_whoever_ends_an_attempt_waits_for_what_is_being_made() -> None:
     underway, may_be = Underway(), asyncio.Event()
-    with underway.read("a", "exe"):
+    with underway.read("a", EXECUTION):
         making = asyncio.create_task(underway.made("a", may_be.wait()))
         await asyncio.sleep(0)
         ending = asyncio.create_task(underway.ending("a"))
@@ -25,7 +28,7 @@ async def test_what_is_being_made_is_waited_for_when_nobody_reads_any_more() -> 
     underway, may_be = Underway(), asyncio.Event()
 
     async def read() -> None:
-        with underway.read("a", "exe"):
+        with underway.read("a", EXECUTION):
             await underway.made("a", may_be.wait())
 
     reading = asyncio.create_task(read())
@@ -35,20 +38,33 @@ async def test_what_is_being_made_is_waited_for_when_nobody_reads_any_more() -> 
     ending = asyncio.create_task(underway.ending("a"))
     await asyncio.sleep(0)
 
-    waits, of_it = not ending.done(), underway.of_execution("exe")
+    waits, of_it = not ending.done(), underway.of_execution(EXECUTION)
     may_be.set()
     await ending
     await asyncio.sleep(0)
 
     assert waits and of_it == {"a"}
-    assert underway.of_execution("exe") == set()
+    assert not underway.of_execution(EXECUTION)
 
 
 async def test_an_attempt_that_is_neither_read_nor_made_is_not_remembered() -> None:
     underway = Underway()
 
     await underway.ending("a")
-    with underway.read("a", "exe"):
+    with underway.read("a", EXECUTION):
         was_ended = underway.was_ended("a")
 
     assert not was_ended
+
+
+async def test_what_was_ended_is_remembered_up_to_a_number_and_as_long_as_it_is_underway() -> None:
+    underway = Underway(remembered=2)
+
+    with underway.read("fx-0", EXECUTION):
+        for number in range(4):
+            await underway.ending(f"fx-{number}")
+        known = [underway.was_ended(f"fx-{number}") for number in range(4)]
+    await underway.ending("fx-4")
+
+    assert known == [True, False, True, True]
+    assert [underway.was_ended(f"fx-{number}") for number in range(5)] == [False, False, False, True, True]
