@@ -1,30 +1,35 @@
-"""Which attempts an adapter's process reads, which it is just beginning, and which of them were ended meanwhile.
+"""Which attempts an adapter's process is just beginning or reading, and which of them were ended meanwhile.
 
 It is about this process and about waiting only; what there is, the runtime knows. Without it something could come to
 be after a clean-up that saw nothing: whoever ends an attempt says so first, and waits for what is being made. For
-adapters whose work is begun by a request that may outlive the one who sent it.
+adapters whose work is begun by a request that may be obeyed after whoever sent it has left.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from flexcore.model.ids import ExecutionId
 
+_REMEMBERED = 4096  # whoever comes back to an attempt that was ended does so within a minute or so
 _CLOSE_S = 5.0
 
 Thing = TypeVar("Thing")
 
 
+class EndedBefore(Exception):
+    """The attempt was ended before anything was made for it."""
+
+
 class Underway:
     """The attempts of one instance, by their external names.
 
-    That an attempt was ended is known for as long as it is underway here; of the others, the latest `remembered` are.
+    That an attempt was ended is known for as long as it is underway here, and of the latest `remembered` others.
     """
 
-    def __init__(self, remembered: int = 0) -> None:
+    def __init__(self, remembered: int = _REMEMBERED) -> None:
         self._remembered = remembered
         self._reading: Counter[str] = Counter()
         self._making: dict[str, set[asyncio.Task[Any]]] = {}
@@ -44,15 +49,24 @@ class Underway:
                 del self._reading[name]
             self._forget(name)
 
-    async def made(self, name: str, making: Coroutine[Any, Any, Thing]) -> Thing:
-        """Make something in a task that goes on when the reader leaves; whoever ends the attempt waits for it."""
-        task = asyncio.create_task(making)
+    async def made(self, name: str, make: Callable[[], Coroutine[Any, Any, Thing]]) -> Thing:
+        """Make something in a task that goes on when the reader leaves; whoever ends the attempt waits for it.
+
+        Raises EndedBefore, and what `make` raises.
+        """
+        self.check(name)
+        task = asyncio.create_task(make())
         self._making.setdefault(name, set()).add(task)
         task.add_done_callback(lambda done: self._known(name, done))
         return await asyncio.shield(task)
 
+    def check(self, name: str) -> None:
+        """Raise EndedBefore where nothing may be made for an attempt any more."""
+        if name in self._ended:
+            raise EndedBefore(name)
+
     def was_ended(self, name: str) -> bool:
-        """Say whether an attempt was ended: nothing more may be made for it."""
+        """Say whether an attempt was ended from here."""
         return name in self._ended
 
     async def ending(self, name: str) -> None:
@@ -90,6 +104,8 @@ class Underway:
             self._trim()
 
     def _trim(self) -> None:
+        if len(self._ended) <= self._remembered:
+            return
         others = [name for name in self._ended if name not in self._executions]
         for name in others[: max(0, len(others) - self._remembered)]:
             del self._ended[name]

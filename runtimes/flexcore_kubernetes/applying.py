@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from flexcore.model.execution import Phase
@@ -27,7 +28,7 @@ from flexcore.runtime.interface import (
     Succeeded,
 )
 from flexcore.runtime.plugin import RuntimeContext
-from flexcore.runtime.underway import Underway
+from flexcore.runtime.underway import EndedBefore, Underway
 from flexcore_kubernetes import identity, outcomes, paths, refusals
 from flexcore_kubernetes.cluster import Call, Cluster, Object, Refused
 from flexcore_kubernetes.config import KubernetesConfig, KubernetesParameters
@@ -106,12 +107,10 @@ class Applying:
 
     async def _applied_in_turn(self, name: str, manifests: Sequence[Mapping[str, Any]]) -> list[Object] | Failure:
         """Apply one after the other. The engine goes on reading what it ends: so it is looked at before each one."""
-        made: list[Object] = []
-        for each in manifests:
-            if self._underway.was_ended(name):
-                return outcomes.cancelled().failure
-            made.append(await self._underway.made(name, self._apply(each, dry_run=False)))
-        return made
+        try:
+            return [await self._underway.made(name, partial(self._apply, each, dry_run=False)) for each in manifests]
+        except EndedBefore:
+            return outcomes.cancelled().failure
 
     def _labelled(self, request: ExecutionRequest, manifest: Mapping[str, Any]) -> dict[str, Any] | Failure:
         metadata = manifest.get("metadata")

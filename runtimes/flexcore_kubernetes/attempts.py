@@ -20,7 +20,7 @@ from flexcore.runtime.portable import judgement
 from flexcore.runtime.portable.data import VALID, DataLinks, step_data
 from flexcore.runtime.portable.delivery import mark_of
 from flexcore.runtime.portable.parameters import BashParameters, PythonParameters
-from flexcore.runtime.underway import Underway
+from flexcore.runtime.underway import EndedBefore, Underway
 from flexcore_kubernetes import identity, outcomes, paths, preflight, refusals, steps
 from flexcore_kubernetes.bookmarks import Bookmarks
 from flexcore_kubernetes.cluster import Call, Cluster, Object, Refused
@@ -70,7 +70,7 @@ class Attempts:
         place = self._place(request)
         with self._underway.read(place.name, request.id.execution):
             async with self._watch.subscribed(place.name) as seen:
-                made = await self._underway.made(place.name, self._made(place, parameters))
+                made = await self._begun(place, parameters)
                 if isinstance(made, Failure):
                     yield _finished(judgement.hidden(made, request.secrets))
                     return
@@ -79,6 +79,12 @@ class Attempts:
                 async with contextlib.aclosing(self._followed(place, parameters, made, seen)) as events:
                     async for event in events:
                         yield event
+
+    async def _begun(self, place: Place, parameters: BaseModel) -> Made | Failure:
+        try:
+            return await self._underway.made(place.name, lambda: self._made(place, parameters))
+        except EndedBefore:
+            return outcomes.cancelled().failure
 
     def _place(self, request: ExecutionRequest) -> Place:
         left = None if request.deadline is None else request.deadline - self._context.now()

@@ -26,7 +26,7 @@ from flexcore.runtime.interface import (
     Submitted,
 )
 from flexcore.runtime.plugin import RuntimeContext
-from flexcore.runtime.underway import Underway
+from flexcore.runtime.underway import EndedBefore, Underway
 from flexcore_ray import outcomes
 from flexcore_ray.capacity import Capacity, capacity
 from flexcore_ray.client import AlreadyThere, Dashboard, Job, Refused
@@ -40,7 +40,6 @@ from flexcore_ray.steps import Step, Submission, marks_of, step_of, submission_o
 _NAME = re.compile("fx-[a-z2-7]{32}")  # see `external_name`
 _LOOK_AGAIN_S = 0.1
 _STOP_MARGIN_S = 3.0  # beyond the grace, before a cleanup answers that the end is pending
-_ENDED_REMEMBERED = 4096  # whoever comes back to an attempt that was ended does so within a minute or so
 _READER_S = 2.0  # how long a removal waits for a reader in this process to have read the end
 
 
@@ -65,7 +64,7 @@ class RayAttempts:
         self._cluster: Cluster = LocalCluster(config, context.state_folder) if is_local else RemoteCluster(config)
         self._reading: dict[str, asyncio.Event] = {}
         self._removals = Removals(self._is_read)
-        self._underway = Underway(_ENDED_REMEMBERED)
+        self._underway = Underway()
 
     async def execute(self, request: ExecutionRequest) -> AsyncGenerator[ExecutionEvent, None]:
         """Run a step as a job; closing it detaches."""
@@ -157,8 +156,9 @@ class RayAttempts:
         if isinstance(submission, Failure):
             return submission
         try:
-            if not await self._submitted(dashboard, name, submission):
-                return outcomes.ENDED_BEFORE
+            await self._submit(dashboard, name, submission)
+        except EndedBefore:
+            return outcomes.ENDED_BEFORE
         except Refused as error:
             return Failure(message=f"Ray refuses the job: {error}", error_class=ErrorClass.INPUT, name="Refused")
         except AlreadyThere:
@@ -201,18 +201,13 @@ class RayAttempts:
         nodes = await dashboard.nodes()
         return capacity(nodes, await dashboard.status() if self._config.scaling is Scaling.AUTO else {})
 
-    async def _submitted(self, dashboard: Dashboard, name: str, submission: Submission) -> bool:
-        """Submit, unless the attempt was ended meanwhile."""
-        if self._underway.was_ended(name):  # what is uploaded for nothing would stay in the cluster
-            return False
+    async def _submit(self, dashboard: Dashboard, name: str, submission: Submission) -> None:
+        self._underway.check(name)  # what is uploaded for nothing would stay in the cluster
         packed = submission.packed
         if not await dashboard.has_package(packed.program.name):
             await dashboard.put_package(packed.program.name, packed.program.content)
         await dashboard.put_package(packed.order.name, packed.order.content)
-        if self._underway.was_ended(name):
-            return False
-        await self._underway.made(name, dashboard.submit(name, submission.job))
-        return True
+        await self._underway.made(name, lambda: dashboard.submit(name, submission.job))
 
     # --- following and ending
 

@@ -57,6 +57,7 @@ class Ray:
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     posted: int = 0
+    asked: list[str] = field(default_factory=list)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -69,6 +70,7 @@ class Ray:
         while (line := (await reader.readline()).decode().strip()) != "":
             name, _, value = line.partition(": ")
             headers[name.lower()] = value
+        self.asked.append(target)
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         status, answer = 401, None
         if not self.token or headers.get("authorization") == f"Bearer {self.token}":
@@ -166,15 +168,17 @@ async def test_a_job_on_its_way_is_waited_for_and_ended(tmp_path: Path, leaves: 
             reading.cancel()
             await asyncio.wait({reading})
 
-        asyncio.get_running_loop().call_later(0.2, gate.set)  # whoever does not wait for it has looked by then
-        report = await runtime.cleanup(scope)
-        await gate.wait()
-        async with asyncio.timeout(10):
-            while NAME not in ray.jobs:
-                await asyncio.sleep(0.01)
+        ray.asked.clear()
+        ending = asyncio.ensure_future(runtime.cleanup(scope))
+        for _ in range(3):
+            await runtime.health()  # whoever did not wait for the job would have asked for it before this is answered
+        asked = list(ray.asked)
+        gate.set()
+        report = await ending
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
 
+    assert not [path for path in asked if path.startswith("/api/jobs/")]
     assert report.gone == {NAME}
     assert ray.posted == 1
     assert ray.running == set()

@@ -2,8 +2,10 @@
 
 import asyncio
 
+import pytest
+
 from flexcore.model.ids import ExecutionId
-from flexcore.runtime.underway import Underway
+from flexcore.runtime.underway import EndedBefore, Underway
 
 EXECUTION = ExecutionId("exe")
 
@@ -11,7 +13,7 @@ EXECUTION = ExecutionId("exe")
 async def test_whoever_ends_an_attempt_waits_for_what_is_being_made() -> None:
     underway, may_be = Underway(), asyncio.Event()
     with underway.read("a", EXECUTION):
-        making = asyncio.create_task(underway.made("a", may_be.wait()))
+        making = asyncio.create_task(underway.made("a", may_be.wait))
         await asyncio.sleep(0)
         ending = asyncio.create_task(underway.ending("a"))
         await asyncio.sleep(0)
@@ -21,7 +23,6 @@ async def test_whoever_ends_an_attempt_waits_for_what_is_being_made() -> None:
         await asyncio.gather(making, ending)
 
     assert is_known and waits
-    assert not underway.was_ended("a")
 
 
 async def test_what_is_being_made_is_waited_for_when_nobody_reads_any_more() -> None:
@@ -29,7 +30,7 @@ async def test_what_is_being_made_is_waited_for_when_nobody_reads_any_more() -> 
 
     async def read() -> None:
         with underway.read("a", EXECUTION):
-            await underway.made("a", may_be.wait())
+            await underway.made("a", may_be.wait)
 
     reading = asyncio.create_task(read())
     await asyncio.sleep(0)
@@ -47,14 +48,18 @@ async def test_what_is_being_made_is_waited_for_when_nobody_reads_any_more() -> 
     assert not underway.of_execution(EXECUTION)
 
 
-async def test_an_attempt_that_is_neither_read_nor_made_is_not_remembered() -> None:
-    underway = Underway()
+async def test_nothing_is_made_for_what_was_ended() -> None:
+    underway, made = Underway(), []
+
+    async def make() -> None:
+        made.append(1)
 
     await underway.ending("a")
-    with underway.read("a", EXECUTION):
-        was_ended = underway.was_ended("a")
+    with underway.read("a", EXECUTION), pytest.raises(EndedBefore):
+        await underway.made("a", make)
+    await underway.made("b", make)
 
-    assert not was_ended
+    assert made == [1]
 
 
 async def test_what_was_ended_is_remembered_up_to_a_number_and_as_long_as_it_is_underway() -> None:
