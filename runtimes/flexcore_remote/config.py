@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_v
 from flexcore.runtime.portable.parameters import Seconds
 from flexcore_remote.addresses import is_this_machine, target_of
 
+PRINTABLE = "printable ASCII, on one line"
+
 
 class AnyParameters(BaseModel):
     """The `with` of a step whose keys only the server knows: it refuses what is wrong before anything is started."""
@@ -65,6 +67,8 @@ class RemoteConfig(_Strict):
             raise ValueError("give exactly one of `address` and `addresses`")
         if (self.token is None) == (self.token_file is None):
             raise ValueError("give exactly one of `token` and `token_file`")
+        if self.token is not None and not is_token(self.token.get_secret_value()):
+            raise ValueError(f"`token` has to be {PRINTABLE}")
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("give both `cert_file` and `key_file`, or neither")
         targets = [target_of(each.address) for each in self.servers]
@@ -74,3 +78,8 @@ class RemoteConfig(_Strict):
         if far and not self.is_encrypted:
             raise ValueError(f"{far[0]} is another machine, and requests hold secrets: set `ca_file`, or `tls: true`")
         return self
+
+
+def is_token(text: str) -> bool:
+    """Say whether a text can be sent as a token."""
+    return bool(text) and text.isascii() and text.isprintable()

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
@@ -21,10 +21,11 @@ from flexcore.runtime.wire.carried import METADATA_LIMIT_BYTES
 from flexcore.runtime.wire.requests import caller_message, cleanup_message
 from flexcore.runtime.wire.work import attempt_message
 from flexcore_remote.addresses import target_of
-from flexcore_remote.config import RemoteConfig, ServerAddress
+from flexcore_remote.config import PRINTABLE, RemoteConfig, ServerAddress, is_token
 from flexcore_remote.failed_calls import failed_call
 
 Answer = TypeVar("Answer")
+Metadata: TypeAlias = tuple[tuple[str, str]]
 
 _CLEANUP_MARGIN_S = 50.0  # beyond the grace: ending work and looking whether it is gone takes its time
 _UPLOAD_S = 120.0
@@ -60,20 +61,15 @@ class RemoteServer:
         self._installation = installation
         self._caller = caller_message(installation)
         self._now = now
-        self._authorization: tuple[tuple[str, str]] | None = None  # read with the first call: a file may come and go
+        self._authorization: Metadata | None = None  # read with the first call: a file may come and go
         self._open: grpc.aio.Channel | None = None
-
-    @property
-    def _metadata(self) -> tuple[tuple[str, str]]:
-        if self._authorization is None:
-            self._authorization = _metadata(self._config)
-        return self._authorization
 
     async def introduced(self, *, patient: bool = False) -> Introduction:
         """Ask who it is. With `patient`, wait for a broken connection to be made again, as long as the settings say."""
         request = pb.GetCapabilitiesRequest(caller=self._caller)
         limit = self._config.connect_timeout if patient else self._config.answer_timeout
-        call = self._stub.GetCapabilities(request, metadata=self._metadata, timeout=limit, wait_for_ready=patient)
+        stub, metadata = await self._entrance()
+        call = stub.GetCapabilities(request, metadata=metadata, timeout=limit, wait_for_ready=patient)
         answer = await self._answer(call)
         found = capabilities_of(answer.capabilities)
         self.known = Introduction(answer.server_id, found)
@@ -87,31 +83,36 @@ class RemoteServer:
     async def standing(self) -> Standing:
         """Ask how it is."""
         request = pb.GetHealthRequest(caller=self._caller)
+        stub, metadata = await self._entrance()
         limit = self._config.answer_timeout
-        answer = await self._answer(self._stub.GetHealth(request, metadata=self._metadata, timeout=limit))
+        answer = await self._answer(stub.GetHealth(request, metadata=metadata, timeout=limit))
         return Standing(health_of(answer, self._now()), answer.busy)
 
     async def has(self, id: AttemptId) -> bool:
         """Ask whether an attempt was started there."""
         request = pb.FindAttemptRequest(caller=self._caller, attempt=attempt_message(id))
+        stub, metadata = await self._entrance()
         limit = self._config.answer_timeout
-        answer = await self._answer(self._stub.FindAttempt(request, metadata=self._metadata, timeout=limit))
+        answer = await self._answer(stub.FindAttempt(request, metadata=metadata, timeout=limit))
         return bool(answer.found)
 
     async def cleanup(self, scope: CleanupScope, grace: timedelta) -> CleanupReport:
         """End work there, or list it."""
         limit = grace.total_seconds() + _CLEANUP_MARGIN_S
         request = cleanup_message(scope, self._installation)
-        return report_of(await self._answer(self._stub.Cleanup(request, metadata=self._metadata, timeout=limit)))
+        stub, metadata = await self._entrance()
+        return report_of(await self._answer(stub.Cleanup(request, metadata=metadata, timeout=limit)))
 
     async def upload(self, digest: str, data: bytes) -> None:
         """Bring a file."""
         request = pb.UploadRequest(caller=self._caller, digest=digest, data=data)
-        await self._answer(self._stub.Upload(request, metadata=self._metadata, timeout=_UPLOAD_S))
+        stub, metadata = await self._entrance()
+        await self._answer(stub.Upload(request, metadata=metadata, timeout=_UPLOAD_S))
 
     async def execute(self, request: pb.ExecuteRequest) -> AsyncGenerator[pb.ExecuteResponse, None]:
         """Read one stream of events; closing it ends the call, and never the work."""
-        call = self._stub.Execute(request, metadata=self._metadata)
+        stub, metadata = await self._entrance()
+        call = stub.Execute(request, metadata=metadata)
         try:
             async for each in call:
                 yield each
@@ -126,13 +127,19 @@ class RemoteServer:
         if channel is not None:
             await channel.close()
 
-    @property
-    def _stub(self) -> RuntimeServiceStub:
-        if self._open is None:
-            self._open = self._channel()
-        return RuntimeServiceStub(self._open)
+    async def _entrance(self) -> tuple[RuntimeServiceStub, Metadata]:
+        """Give the calls and what proves who we are. Files are read when they are needed first, and may hang."""
+        try:
+            if self._authorization is None:
+                self._authorization = await asyncio.to_thread(_metadata, self._config)
+            if self._open is None:
+                credentials = await asyncio.to_thread(_credentials, self._config)
+                self._open = self._open or self._channel(credentials)  # others may have come here at the same time
+        except RuntimeUnavailable as error:
+            raise RuntimeUnavailable(f"server {self.address}: {error.message}", hint=error.hint) from error
+        return RuntimeServiceStub(self._open), self._authorization
 
-    def _channel(self) -> grpc.aio.Channel:
+    def _channel(self, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
         options: list[tuple[str, str | int]] = [
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
@@ -152,9 +159,9 @@ class RemoteServer:
         ]
         if self._config.server_name:
             options.append(("grpc.ssl_target_name_override", self._config.server_name))
-        if not self._config.is_encrypted:
+        if credentials is None:
             return grpc.aio.insecure_channel(self._target, options=options)
-        return grpc.aio.secure_channel(self._target, _credentials(self._config), options=options)
+        return grpc.aio.secure_channel(self._target, credentials, options=options)
 
     async def _answer(self, call: Awaitable[Answer]) -> Answer:
         try:
@@ -170,23 +177,22 @@ class RemoteServer:
         return failed_call(self.address, error)
 
 
-def _metadata(config: RemoteConfig) -> tuple[tuple[str, str]]:
+def _metadata(config: RemoteConfig) -> Metadata:
     return (("authorization", f"Bearer {_token(config)}"),)
 
 
 def _token(config: RemoteConfig) -> str:
-    token = (
-        config.token.get_secret_value()
-        if config.token
-        else _read("token_file", config.token_file).decode(errors="replace").strip()
-    )
-    if not token or not token.isascii() or not token.isprintable():
-        where = f"token_file {config.token_file}" if config.token_file else "token"
-        raise RuntimeUnavailable(f"its {where} is not usable", hint="printable ASCII, on one line")
+    if config.token is not None:
+        return config.token.get_secret_value()
+    token = _read("token_file", config.token_file).decode(errors="replace").strip()
+    if not is_token(token):
+        raise RuntimeUnavailable(f"its token_file {config.token_file} holds no token", hint=PRINTABLE)
     return token
 
 
-def _credentials(config: RemoteConfig) -> grpc.ChannelCredentials:
+def _credentials(config: RemoteConfig) -> grpc.ChannelCredentials | None:
+    if not config.is_encrypted:
+        return None
     return grpc.ssl_channel_credentials(
         root_certificates=_read("ca_file", config.ca_file) if config.ca_file else None,
         private_key=_read("key_file", config.key_file) if config.key_file else None,

@@ -7,6 +7,7 @@ import pytest
 from flexcore_local.plugin import PLUGIN as LOCAL
 from flexcore_remote.config import RemoteConfig
 from flexcore_remote.runtime import RemoteRuntime
+from pydantic import ValidationError
 
 from flexcore.model.errors import RuntimeUnavailable
 from flexcore.runtime.interface import Finished, Health, Succeeded
@@ -83,3 +84,19 @@ async def test_a_file_that_was_never_there_is_named_and_read_once_it_is(runtime:
 
     assert (without.state, accepted.state) == (Health.DOWN, Health.UP)
     assert f"its token_file {tmp_path / 'token'} cannot be read" in without.reason
+
+
+async def test_a_file_without_a_token_is_named_with_its_server(runtime: RemoteRuntime, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("two\nlines")
+
+    found = await runtime.health()
+
+    assert found.state is Health.DOWN
+    assert "server 127.0.0.1:" in found.reason
+    assert f"its token_file {tmp_path / 'token'} holds no token" in found.reason
+
+
+@pytest.mark.parametrize("token", ["", "two\nlines", "schl\u00fcssel"])
+def test_a_token_that_cannot_be_sent_is_a_mistake_of_the_settings(token: str) -> None:
+    with pytest.raises(ValidationError, match="`token` has to be printable ASCII, on one line"):
+        RemoteConfig.model_validate({"address": "127.0.0.1:1", "token": token})
