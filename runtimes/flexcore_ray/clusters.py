@@ -61,7 +61,8 @@ class RemoteCluster:
         """Give the one dashboard there is; once its token was refused, with what the file says now."""
         if self._dashboard is None:
             token = await asyncio.to_thread(self._token)
-            self._dashboard = Dashboard(Address(self._url, token), self._config.request_timeout)
+            if self._dashboard is None:  # others may have come here at the same time
+                self._dashboard = Dashboard(Address(self._url, token), self._config.request_timeout)
         elif self._dashboard.is_refused:
             self._dashboard.renew(await asyncio.to_thread(self._token))
         return self._dashboard

@@ -1,5 +1,6 @@
 """What a local cluster is started with and found by, as far as it needs no Ray."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from flexcore_ray import cluster_main, machine
-from flexcore_ray.clusters import LocalCluster
+from flexcore_ray.clusters import LocalCluster, RemoteCluster
 from flexcore_ray.config import RayConfig
 from flexcore_ray.plugin import PLUGIN
 
@@ -50,6 +51,15 @@ def test_a_process_of_an_earlier_start_of_the_machine_is_no_guardian(tmp_path: P
 
     assert len(boot) == 36
     assert written(tmp_path, os.getpid(), f"{boot[::-1]}/{ticks}").record() is None
+
+
+async def test_whoever_asks_at_the_same_time_is_given_the_same_dashboard() -> None:
+    cluster = RemoteCluster(RayConfig.model_validate({"address": "http://127.0.0.1:1"}))
+
+    one, *others = await asyncio.gather(*(cluster.dashboard(start=False) for _ in range(4)))
+    await cluster.close()
+
+    assert all(each is one for each in others)
 
 
 @pytest.mark.parametrize("text", ["", '{"pid": 1', '{"pid": 1}'])
