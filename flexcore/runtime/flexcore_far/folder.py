@@ -39,15 +39,16 @@ def private_folder(given: str) -> Iterator[Path]:
 def _locked(folder: Path) -> int:
     """Hold the lock before the file has its name: nobody may find it free."""
     lock = os.open(str(folder / _NOT_YET), os.O_CREAT | os.O_WRONLY, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    (folder / _NOT_YET).rename(folder / _LOCK)
+    with contextlib.suppress(OSError):  # some networks' disks know no locks: then nobody takes it for rubbish
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / _NOT_YET).rename(folder / _LOCK)
     return lock
 
 
 def _sweep(parent: Path) -> None:
     for folder in parent.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):  # held, just gone, or another user's
-            lock = os.open(str(folder / _LOCK), os.O_WRONLY)
+            lock = os.open(str(folder / _LOCK), os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # anybody may make one
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(str(folder), ignore_errors=True)

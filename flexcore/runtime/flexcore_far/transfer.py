@@ -60,7 +60,7 @@ def described(source: Path, form: str, check: Callable[[], None]) -> dict[str, A
 
 
 def put(source: Path, link: Mapping[str, Any], size: int) -> None:
-    """Take a file to its place, once. Raises one of TROUBLES, whose own text may hold the link."""
+    """Take a file to its place, once. Raises Unprepared, or one of TROUBLES, whose own text may hold the link."""
     place = _path(link)
     if place is not None:
         _copied(source, place)
@@ -83,6 +83,8 @@ def reason(error: Exception) -> str:
     """Say what went wrong, without the link."""
     if isinstance(error, HTTPError):
         return f"the store answered {error.code} {error.reason}"
+    if isinstance(error, HTTPException):  # some of them quote the link
+        return type(error).__name__
     cause = error.reason if isinstance(error, URLError) else error
     return str(getattr(cause, "strerror", None) or cause or type(cause).__name__)
 

@@ -52,7 +52,7 @@ def _store(file: Path, format: str, link: Link) -> Stored:
 
 
 def _goes_on() -> None:
-    """Nothing ends it in between: the work is done, and whoever cancels waits for this piece."""
+    """Nothing ends it in between: the work is done, and this goes on in its thread if the reader leaves."""
 
 
 def _not_transferred(why: str, hint: str) -> Failure:
