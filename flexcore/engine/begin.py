@@ -1,5 +1,6 @@
 """A step's turn has come: what happens to it, by kind. Only emits; what that sets off is for `flow`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
@@ -140,10 +141,14 @@ def _wrong_inputs(parameters: JSON) -> list[str]:
 
 def _wrong_input(declared: JSON) -> str:
     match declared:
-        case {"format": str(reads), "from": dict() as data} if isinstance(data.get("uri"), str):
+        case {"format": str(reads), "from": dict() as data} if _is_reference(data):
             return wrong_format(reads, data)
         case _:
             return ""
+
+
+def _is_reference(data: Mapping[str, JSON]) -> bool:
+    return isinstance(data.get("uri"), str) and isinstance(data.get("format"), str)
 
 
 def dispatch(work: Work, step: Step, task: Task, state: StepState) -> None:

@@ -126,6 +126,17 @@ async def test_a_wrong_format_fails_before_anything_is_dispatched(here: Plane) -
     assert dispatched == ["make"]
 
 
+async def test_what_is_no_reference_is_said_to_be_none_by_whoever_reads_it(here: Plane) -> None:
+    document = await here.execute(
+        "name: reads\nsteps: [{id: read, type: python, with: {inputs: {a: {from: '${{ input.a }}', format: csv}},"
+        " script: 'def main(a): return open(a).read()'}}]",
+        {"a": {"uri": "s3://bucket/a.csv"}},
+    )
+
+    assert document["error"]["class"] == "input"
+    assert "`from` is no reference: it has no `uri` and `format`" in document["error"]["message"]
+
+
 async def test_data_that_is_not_what_the_reference_says_is_never_read(here: Plane) -> None:
     store = here.installation.store
     ref = await store.artifacts.put(b"other")
