@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 _CONFIRM_WITHIN_SECONDS = 60.0  # then the rest is left to the sweep of orphans
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
-_TRIES_TO_FORGET = 4
+_PAUSES_TO_FORGET = (0.1, 0.3, 0.9)
 _CHILD_ELSEWHERE_SECONDS = 0.5
 _PARENT_ENDS = "the execution it belongs to is ending"
 
@@ -169,12 +169,11 @@ class Performer:
 
     async def _forget_attempt(self, live: Live, state: StepState, handle: Handle) -> None:
         """Try a few times: what is left may hold secrets, and the sweep that would find it comes once an hour."""
-        pause = _FIRST_PAUSE_SECONDS
-        for _ in range(_TRIES_TO_FORGET):
+        for pause in _PAUSES_TO_FORGET:
             if await self._cleaned(live, state, handle, timedelta(0)):
                 return
             await asyncio.sleep(pause)
-            pause *= 3
+        await self._cleaned(live, state, handle, timedelta(0))
 
     # --- sub-workflows
 

@@ -57,7 +57,7 @@ class Attempt:
     folder: Path  # of the version's files
     files: frozenset[str] | None = None
     fresh: bool = False  # whether its dispatch was committed by this process, just now
-    is_given_up: Callable[[], bool] = lambda: False  # whether it is being ended, or has been
+    is_given_up: Callable[[], bool]  # whether it is being ended, or has been
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
