@@ -1,5 +1,6 @@
 """Checks a machine and an installation, and says what to do about what is missing."""
 
+import asyncio
 import os
 import platform
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 from flexcore.engine.evaluate import ExpressionPool
 from flexcore.engine.render import Query
 from flexcore.model.errors import FlexCoreError
+from flexcore.runtime.candidate import Candidate
 from flexcore.runtime.interface import Health
 from flexcore.runtime.registry import Registry
 from flexcore.store.sqlite import Store
@@ -87,15 +89,20 @@ async def _expressions(pool: ExpressionPool) -> Check:
 
 
 async def _runtimes(registry: Registry) -> list[Check]:
+    candidates = await registry.candidates()
+    unusable = [each.name for each in candidates if each.enabled and (each.obstacle is not None or _is_down(each))]
+    advice = dict(zip(unusable, await asyncio.gather(*map(registry.advice, unusable)), strict=True))
     found = []
-    for each in await registry.candidates():
+    for each in candidates:
         if not each.enabled:
             found.append(Check(f"runtime {each.name}", True, "disabled"))
         elif each.obstacle is not None:
-            found.append(Check(f"runtime {each.name}", False, each.obstacle.reason, await registry.advice(each.name)))
+            found.append(Check(f"runtime {each.name}", False, each.obstacle.reason, advice[each.name]))
         elif each.health is not None:
-            usable = each.health.state is not Health.DOWN
-            hint = "" if usable else await registry.advice(each.name)
             detail = f"{each.health.state.value}: {each.health.reason}"
-            found.append(Check(f"runtime {each.name}", usable, detail, hint))
+            found.append(Check(f"runtime {each.name}", not _is_down(each), detail, advice.get(each.name, "")))
     return found
+
+
+def _is_down(candidate: Candidate) -> bool:
+    return candidate.health is not None and candidate.health.state is Health.DOWN

@@ -7,7 +7,7 @@ from datetime import timedelta
 import structlog
 
 from flexcore.analyzer.explain import explain, why
-from flexcore.analyzer.place import place
+from flexcore.analyzer.place import place, waits
 from flexcore.analyzer.policy import DEFAULT_POLICY, Policy
 from flexcore.analyzer.predict import NOTHING_LEARNED
 from flexcore.analyzer.snapshot import Snapshot
@@ -27,7 +27,7 @@ from flexcore.monitor.document import placement_document
 from flexcore.monitor.lookout import Lookout
 
 _MOST_NAMED = 20  # faults that are logged, once each: their text may have figures that never repeat
-_KUBERNETES_KINDS = frozenset({StepKind.CONTAINER.value, StepKind.KUBERNETES.value})
+_KUBERNETES_KINDS = frozenset({StepKind.CONTAINER, StepKind.KUBERNETES})
 _EACH = "[*]"  # stands for every iteration
 
 _log = structlog.get_logger(__name__)
@@ -102,10 +102,9 @@ class Planner:
         steps = list(_walk(loaded.graph))
         views = [self.view(path, step, each, loaded, preferred) for path, step, each in _tasks(steps)]
         model = NOTHING_LEARNED if self.snapshot is None else self.snapshot.model
-        planned = [self._planned(path, step, loaded, preferred) for path, step in steps]
         return {
-            "steps": planned,
-            "hints": self._hints(planned),
+            "steps": [self._planned(path, step, loaded, preferred) for path, step in steps],
+            "hints": self._hints(views),
             "workload": summary(views, model, self.policy.thresholds),
         }
 
@@ -127,15 +126,15 @@ class Planner:
             }
         return found
 
-    def _hints(self, planned: Iterable[Document]) -> list[str]:
-        """Say what the settings lack, where a type of runtime that steps without a place need is not among them."""
-        homeless = {each["type"] for each in planned if each["placement"] and each["placement"]["chosen"] is None}
-        present = {each.kind for each in (self.snapshot.candidates if self.snapshot else ()) if each.enabled}
-        kinds = sorted(homeless & _KUBERNETES_KINDS)
-        if not kinds or "kubernetes" in present:
+    def _hints(self, views: Iterable[StepView]) -> list[str]:
+        """Say what the settings lack, where steps can go nowhere and no runtime of the type they need is configured."""
+        placements = [(each.kind, self.place(each)) for each in views if each.kind in _KUBERNETES_KINDS]
+        stuck = {kind.value for kind, found in placements if found.chosen is None and not waits(found)}
+        configured = {each.kind for each in (self.snapshot.candidates if self.snapshot else ())}
+        if not stuck or "kubernetes" in configured:
             return []
         return [
-            f"no runtime of type kubernetes is configured, where {' and '.join(kinds)} steps run: add "
+            f"no runtime of type kubernetes is configured, where {' and '.join(sorted(stuck))} steps run: add "
             "`runtimes: {kubernetes: …}` to the settings, see docs/kubernetes.md"
         ]
 

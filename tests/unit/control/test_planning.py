@@ -14,9 +14,11 @@ from flexcore.control.planning import Planner
 from flexcore.engine.ports import Loaded
 from flexcore.language.native import parse
 from flexcore.model.graph import build
+from flexcore.model.workflow import StepKind
 from flexcore.monitor.lookout import Lookout
 from flexcore.monitor.metrics import Metrics
-from flexcore.runtime.interface import Health
+from flexcore.runtime.candidate import Candidate
+from flexcore.runtime.interface import Capabilities, Health
 
 
 class Broken(Model):
@@ -60,16 +62,26 @@ def test_families_whose_learning_rests_are_told(lookout: Lookout) -> None:
     assert planner(lookout, able()).resting == ()
 
 
-@pytest.mark.parametrize(("names", "hints"), [(("local",), 1), (("local", "kubernetes"), 0)])
+LOCAL = replace(candidate("local"), capabilities=Capabilities(step_kinds=frozenset({StepKind.BASH})))
+
+
+@pytest.mark.parametrize(
+    ("others", "hints"),
+    [
+        ((), 1),
+        ((candidate("kubernetes", Health.DOWN),), 0),
+        ((replace(candidate("kubernetes"), enabled=False),), 0),
+        ((candidate("remote", Health.DOWN, priority=9),), 0),
+    ],
+    ids=["only a local one", "it is down", "it is disabled", "another that can is down"],
+)
 def test_a_step_for_kubernetes_says_that_none_is_configured(
-    lookout: Lookout, names: tuple[str, ...], hints: int
+    lookout: Lookout, others: tuple[Candidate, ...], hints: int
 ) -> None:
     text = "name: w\nsteps: [{id: a, type: container, with: {image: alpine}}, {id: b, type: bash, with: {script: x}}]"
     loaded = Loaded(graph=build(parse(text, "w.yaml")), folder=Path())
 
-    found = planner(lookout, Snapshot(tuple(candidate(each, Health.DOWN) for each in names))).plan(loaded, None)[
-        "hints"
-    ]
+    found = planner(lookout, Snapshot((LOCAL, *others))).plan(loaded, None)["hints"]
 
     assert len(found) == hints
     assert all("add `runtimes: {kubernetes: …}` to the settings" in each for each in found)
