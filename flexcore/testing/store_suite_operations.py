@@ -213,6 +213,24 @@ async def young_content_is_left_alone(place: Place) -> None:
         assert all(is_there(store, ref) for ref in (fresh, again, kept))
 
 
+async def content_since_an_attempt_in_flight_went_out_stays(place: Place) -> None:
+    story = Story(at=now() - 3 * _DAY)
+    async with opened(place) as store:
+        await store.journal.commit(story.begin())
+        sent = story.dispatch()
+        await store.journal.commit(replace(sent, steps=tuple(replace(each, in_flight=True) for each in sent.steps)))
+        before, since = [await content(store, f"{days} days old", days * _DAY) for days in (4, 2)]
+
+        while_out = await store.retention.artifacts(now() - _DAY, Gone(), dry_run=False)
+        left = [is_there(store, ref) for ref in (before, since)]
+        await store.journal.commit(replace(story.succeed(result=Payload(None)), cache=()))
+        afterwards = await store.retention.artifacts(now() - _DAY, Gone(), dry_run=False)
+
+        assert left == [False, True], left
+        assert [while_out.count, afterwards.count] == [1, 1], (while_out, afterwards)
+        assert not is_there(store, since)
+
+
 async def only_one_collects_at_a_time(place: Place) -> None:
     async with opened(place) as store, opened(place, owning=False) as other:
         with store.retention.alone():
@@ -414,6 +432,7 @@ CHECKS: tuple[Check, ...] = (
     content_that_is_referred_to_stays,
     content_goes_with_the_last_that_refers_to_it,
     young_content_is_left_alone,
+    content_since_an_attempt_in_flight_went_out_stays,
     only_one_collects_at_a_time,
     expired_keys_and_answered_commands_go,
     removing_lets_others_write,

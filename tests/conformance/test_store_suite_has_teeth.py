@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from conformance.wrong_stores import failing
 
-from flexcore.model.errors import FlexCoreError
 from flexcore.store.database import SqliteOptions
 from flexcore.store.queries import Queries, load
 from flexcore.store.rows import Rows
@@ -14,7 +14,7 @@ from flexcore.store.sqlite import Parts
 from flexcore.store.sqlite_changes import ChangeWriter, Outcome
 from flexcore.store.write import Owner
 from flexcore.testing import store_suite
-from flexcore.testing.store_suite import CHECKS, Check, SqlitePlace
+from flexcore.testing.store_suite import CHECKS
 
 WITH_CHILDREN = frozenset(  # their children run a right store: they would only cost time here
     {
@@ -143,24 +143,12 @@ WRONG: Mapping[str, tuple[Callable[[], Parts], set[str]]] = {
 }
 
 
-async def _fails(check: Check, place: SqlitePlace) -> bool:
-    try:
-        await check(place)
-    except (AssertionError, FlexCoreError):
-        return True
-    return False
-
-
 @pytest.mark.parametrize("fault", WRONG)
 async def test_a_wrong_store_fails_at_exactly_the_named_check(fault: str, tmp_path: Path) -> None:
     parts, named = WRONG[fault]
     checks = [check for check in CHECKS if check.__name__ not in WITH_CHILDREN]
 
-    failed = {
-        check.__name__ for check in checks if await _fails(check, SqlitePlace(tmp_path / check.__name__, parts()))
-    }
-
-    assert failed == named
+    assert await failing(checks, tmp_path, parts) == named
 
 
 def test_every_check_of_the_suite_is_listed() -> None:
