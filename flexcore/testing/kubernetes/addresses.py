@@ -1,11 +1,11 @@
 """The addresses of pods. All pods share the machine's network, and so do those of every other stand-in on it."""
 
+import errno
 import secrets
 import socket
 from typing import Self
 
 _NETWORKS = range(64, 128)  # 127.64.0.0/16 to 127.127.0.0/16
-_CLAIM_PORT = 10250  # a kubelet's: no pod is to have it
 
 
 class Addresses:
@@ -32,11 +32,13 @@ def _claimed() -> tuple[socket.socket, str]:
     networks = list(_NETWORKS)
     secrets.SystemRandom().shuffle(networks)
     for each in networks:
-        claim = socket.socket()
+        claim = socket.socket(socket.AF_UNIX)
         try:
-            claim.bind((f"127.{each}.0.1", _CLAIM_PORT))
-        except OSError:  # another stand-in's
+            claim.bind(f"\0flexcore-stand-in-{each}")  # a name of the machine's network, gone with the process
+        except OSError as error:
             claim.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
         else:
             return claim, f"127.{each}"
     raise RuntimeError(f"{len(networks)} stand-ins are running on this machine already")

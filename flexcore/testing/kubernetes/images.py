@@ -28,7 +28,8 @@ class Images:
         if not is_image_name(image):
             why = f'{_UNPARSED} "{image}": couldn\'t parse image name "{image}": invalid reference format'
             await self._wait_for_ever(slot, "InvalidImageName", why, "InspectFailed", why)
-        if not is_present(image) and slot.spec["imagePullPolicy"] == "Never":
+        is_here = is_present(image) and not is_pulled_slowly(image)
+        if not is_here and slot.spec["imagePullPolicy"] == "Never":
             why = f'Container image "{image}" is not present with pull policy of Never'
             await self._wait_for_ever(slot, "ErrImageNeverPull", why, "ErrImageNeverPull", why)
         if not is_present(image):
