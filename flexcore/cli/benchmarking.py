@@ -126,13 +126,13 @@ def alone(bundle: Bundle, wanted: str | None) -> tuple[Bundle, Document]:
     if found is None:
         raise NotFound(f"{bundle.file_name} has no step '{wanted}' that a runtime runs", hint=f"there are: {names}")
     step = {key: value for key, value in found.items() if key not in _ABOUT_THE_REST}
-    refuse_what_is_missing(step)
+    _refuse_what_is_missing(step)
     around = {key: whole[key] for key in ("inputs", "vars", "env", "requirements", "deadline") if key in whole}
     text = json.dumps({"name": benchmark_name(str(whole.get("name", "step"))), **around, "steps": [step]})
     return replace(bundle, text=text, file_name="benchmark.json"), step
 
 
-def refuse_what_is_missing(step: Document) -> None:
+def _refuse_what_is_missing(step: Document) -> None:
     """Refuse a step that reads what is only there when the whole workflow runs. Raises InvalidRequest."""
     reads = list(dict.fromkeys(_reads(step)))
     steps = [f"'{read[1]}'" for read in reads if read[0] == "results" and len(read) > 1]

@@ -11,6 +11,7 @@ from typing import Any
 from flexcore.language.document import compose
 from flexcore.language.findings import Findings
 from flexcore.language.nodes import plain
+from flexcore.language.parameters import FILES_KINDS
 from flexcore.model.errors import Diagnostic, InvalidDefinition, LimitExceeded, NotFound
 from flexcore.model.requests import Bundle
 from flexcore.model.units import format_size
@@ -134,7 +135,7 @@ def _of_step(kind: Any, parameters: Mapping[str, Any]) -> Iterator[str]:
     file, project = parameters.get("file"), parameters.get("project")
     if isinstance(file, str):
         yield file
-    if kind in ("python", "bash", "ray") and isinstance(more := parameters.get("files"), list):
+    if isinstance(kind, str) and kind in FILES_KINDS and isinstance(more := parameters.get("files"), list):
         yield from (each for each in more if isinstance(each, str))
     if isinstance(project, str) and (project.startswith(".") or "/" in project):
         yield project  # any other word is the name of a project in the settings

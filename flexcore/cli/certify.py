@@ -43,8 +43,9 @@ def certify(options: Options, name: str, pattern: str) -> bool:
     tell_on_stderr("error")
     with tempfile.TemporaryDirectory(prefix="flexcore-test-") as folder:
         instances = _instances(options)
-        run(lambda: _must_answer(instances, Path(folder), name))
-        plugin, config = _configured(instances, Path(folder), name)
+        registry = Registry(instances, runtime_context(Path(folder)))
+        run(lambda: _must_answer(registry, name))
+        plugin, config = _configured(registry, instances, name)
         found = run(lambda: _examined(plugin, config, Path(folder), checks))
     emit(options, _document(name, plugin, found), _report(name, plugin, found))
     return all(each.verdict is not Verdict.FAILED for each in found)
@@ -72,16 +73,15 @@ def _instances(options: Options) -> list[RuntimeSettings]:
     ]
 
 
-def _configured(instances: Sequence[RuntimeSettings], folder: Path, name: str) -> tuple[RuntimePlugin, BaseModel]:
-    """Give the plug-in of an instance and its configuration, checked as when it is used."""
-    plugin = Registry(instances, runtime_context(folder)).plugin(name)
+def _configured(registry: Registry, instances: Sequence[RuntimeSettings], name: str) -> tuple[RuntimePlugin, BaseModel]:
+    """Give the plug-in of an instance and its configuration."""
+    plugin = registry.plugin(name)
     given = next(each.options for each in instances if each.name == name)
     return plugin, plugin.config.model_validate(dict(given))
 
 
-async def _must_answer(instances: Sequence[RuntimeSettings], folder: Path, name: str) -> None:
+async def _must_answer(registry: Registry, name: str) -> None:
     """Ask a runtime how it is: of one that is down, every check would say the same. Raises RuntimeUnavailable."""
-    registry = Registry(instances, runtime_context(folder))
     try:
         found = await registry.get(name).health()
         if found.state is Health.DOWN:

@@ -55,7 +55,7 @@ def capabilities(context: typer.Context, name: NameArgument) -> None:
     if error := found.get("error"):
         broken = error["code"] == InternalError.code
         raise (InternalError if broken else RuntimeUnavailable)(error["message"], hint=error["hint"])
-    emit(options, found, capabilities_text(found))
+    emit(options, found, _capabilities_text(found))
 
 
 @app.command()
@@ -151,7 +151,7 @@ def _health(runtime: Document) -> Document:
     return dict(found) if isinstance(found, dict) else {}
 
 
-def capabilities_text(found: Document) -> Iterator[str]:
+def _capabilities_text(found: Document) -> Iterator[str]:
     """Say for people what a runtime can do; remarks that adapters keep among the versions stand by themselves."""
     limits, told = dict(found.get("limits") or {}), dict(found.get("versions") or {})
     sizes = {key: size(limits[key]) for key in _SIZES if limits.get(key) is not None}

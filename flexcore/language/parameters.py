@@ -13,7 +13,7 @@ from flexcore.model.values import JSON
 from flexcore.model.workflow import StepKind, Task
 
 CODE_KINDS = frozenset({StepKind.PYTHON, StepKind.BASH, StepKind.SQL})
-_FILES_KINDS = frozenset({StepKind.PYTHON, StepKind.BASH, StepKind.RAY})
+FILES_KINDS = frozenset({StepKind.PYTHON, StepKind.BASH, StepKind.RAY})
 PROJECT_KINDS = frozenset({StepKind.SINGER, StepKind.DBT, StepKind.MELTANO})
 _CODE_KEYS = frozenset({"script", "file"})
 
@@ -69,7 +69,7 @@ def _names_a_file(kind: StepKind, key: str, value: str) -> bool:
     if key == "file":
         return kind in CODE_KINDS
     if key == "files":
-        return kind in _FILES_KINDS
+        return kind in FILES_KINDS
     return key == "project" and kind in PROJECT_KINDS and HOLE not in value and is_folder(value)
 
 

@@ -195,7 +195,7 @@ class Hosting:
         can_list = Feature.SURVEY not in (await tenant.runtime.capabilities()).unsupported
         if can_list and not report.unknown:
             await tenant.drop_old(before, {*report.pending, *report.attempts, *report.retained, *told})
-        return replace(report, pending=report.pending | told.keys(), attempts={**report.attempts, **told})
+        return replace(report, pending=report.pending.union(told), attempts={**report.attempts, **told})
 
     def _tidy(self, tenant: Tenant) -> float:
         """Remove tokens and contents of long ago; say when that is, in seconds since 1970."""

@@ -25,12 +25,11 @@ Event = TypeVar("Event")
 
 
 @dataclass(slots=True)
-class _UnderWay:
-    """The calls for one attempt, and what those said that have ended meanwhile."""
+class _Calls:
+    """The calls for one attempt, and whether one that has ended was not refused, so that something of it may exist."""
 
-    calls: int = 0
-    refused: bool = False
-    uncertain: bool = False  # something of it exists, or may
+    open: int = 0
+    uncertain: bool = False
 
 
 class Tenant:
@@ -42,7 +41,7 @@ class Tenant:
         self.fence = fence
         self.told: dict[AttemptId, tuple[Submitted, Finished]] = {}
         self._work = work
-        self._under_way: dict[str, _UnderWay] = {}  # by the folder's name
+        self._calls: dict[str, _Calls] = {}  # by the folder's name
         self._dropped = itertools.count()
         self._dropping: set[asyncio.Task[None]] = set()
 
@@ -55,8 +54,8 @@ class Tenant:
     ) -> AsyncGenerator[Event, None]:
         """Pass on what a call for an attempt is told. When the last one ends and nothing was begun, nothing is left."""
         name = self.folder(id).name
-        under_way = self._under_way.setdefault(name, _UnderWay())
-        under_way.calls += 1
+        calls = self._calls.setdefault(name, _Calls())
+        calls.open += 1
         begun, refused = handle is not None, False
         try:
             async with aclosing(events):
@@ -68,13 +67,12 @@ class Tenant:
             refused = not begun
             raise
         finally:
-            under_way.calls -= 1
-            under_way.refused |= refused
-            under_way.uncertain |= not refused
-            if not under_way.calls:
-                del self._under_way[name]
-                if under_way.refused and not under_way.uncertain:
-                    await self._drop(name, lambda: self.fence.rest(id, unless=lambda: name in self._under_way))
+            calls.open -= 1
+            calls.uncertain |= not refused
+            if not calls.open:
+                del self._calls[name]
+                if not calls.uncertain:
+                    await self._drop(name, lambda: self.fence.rest(id, unless=lambda: name in self._calls))
 
     def listed(self) -> Mapping[str, AttemptId]:
         """Name the attempts whose ends are kept here."""
@@ -88,7 +86,7 @@ class Tenant:
         """Remove folders made before a time, in seconds since 1970, that are not listed and that no call is about."""
         for path in await asyncio.to_thread(lambda: [each for each in self._folders() if _is_older(each, before)]):
             # Asked again: removing the last one took its time.
-            if path.name not in listed and path.name not in self._under_way and _is_older(path, before):
+            if path.name not in listed and path.name not in self._calls and _is_older(path, before):
                 await self._drop(path.name)
 
     def remove(self, names: Iterable[str]) -> None:
