@@ -159,7 +159,8 @@ class StandIn:
         return found
 
     async def _control(self, method: str, path: str, body: Any = None) -> Any:
-        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(self._socket))) as client:
+        transport = httpx.AsyncHTTPTransport(uds=str(self._socket))
+        async with httpx.AsyncClient(transport=transport, timeout=_PATIENCE_S) as client:
             answer = await client.request(method, f"http://standin/standin/{path}", json=body)
         answer.raise_for_status()
         return answer.json()
