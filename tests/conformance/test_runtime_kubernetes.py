@@ -73,14 +73,14 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 POSSIBLE = [each for each in CHECKS if each.name not in KubernetesHarness.exempt]
 
 
-@pytest.mark.timeout(300)  # the first one waits for all
+@pytest.mark.timeout(600)  # the first one waits for all
 @pytest.mark.parametrize("check", [asked(each, dear=each.name in DEAR, where=WHERE) for each in POSSIBLE])
 def test_kubernetes(check: Check, finding: Finding) -> None:
     assert finding.check is check
     assert finding.verdict in (Verdict.PASSED, Verdict.REFUSED), finding.seen
 
 
-@pytest.mark.timeout(300)  # the same
+@pytest.mark.timeout(600)  # the same
 @pytest.mark.parametrize(
     "check", [asked(each, dear=False, where=WHERE) for each in POSSIBLE if each.name in THROUGH_THE_WIRE]
 )

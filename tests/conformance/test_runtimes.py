@@ -8,6 +8,7 @@ from examining import asked, examine_asked
 from runtime_harnesses import ScriptedHarness, SupervisedHarness
 
 from flexcore.runtime.registry import installed_plugins
+from flexcore.testing.runtime_examination import Patience
 from flexcore.testing.runtime_harness import Harness
 from flexcore.testing.runtime_processes import BashHarness, MeltanoHarness, Subject
 from flexcore.testing.runtime_suite import CHECKS, Check, Finding, Verdict, find
@@ -39,7 +40,8 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     shared = tmp_path_factory.mktemp("meltano")
 
     async def examine(check: Check, test: str) -> Finding:
-        return await find(check, MeltanoHarness(Subject.of("meltano", tmp_path_factory.mktemp(check.name), shared)))
+        harness = MeltanoHarness(Subject.of("meltano", tmp_path_factory.mktemp(check.name), shared))
+        return await find(check, harness, Patience(for_work=60))
 
     return examine_asked(request, examine, at_once=2, first_alone=True)
 
@@ -71,6 +73,7 @@ DEAR_WITH_MELTANO = {
 }
 
 
+@pytest.mark.timeout(600)  # the first one waits for all
 @pytest.mark.parametrize(
     "check",
     [asked(each, dear=each.name in DEAR_WITH_MELTANO) for each in CHECKS if each.name not in MeltanoHarness.exempt],

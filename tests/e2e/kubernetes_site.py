@@ -27,13 +27,13 @@ from flexcore.testing.factories import attempt_id, execution_request, runtime_co
 from flexcore.testing.kubernetes.standin import StandIn
 
 IMAGE = "busybox:1"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 PODS = "/api/v1/namespaces/default/pods"
 
 
 def runtime(cluster: StandIn, folder: Path, installation: str = "ours", **config: Any) -> Runtime:
     """Make an instance for the cluster that keeps its files in the folder."""
-    given = {"kubeconfig": str(cluster.kubeconfig), "security": "none", "start_timeout": 2, **config}
+    given = {"kubeconfig": str(cluster.kubeconfig), "security": "none", **config}
     context = runtime_context(folder, installation=installation, clock=RealClock())
     return PLUGIN.create("k8s", PLUGIN.config.model_validate(given), context)
 
@@ -115,18 +115,25 @@ def is_out_of_sight(pod: dict[str, Any]) -> bool:
 
 async def until_log(cluster: StandIn, name: str, wanted: Callable[[bytes], bool]) -> None:
     """Wait until what a plain read of a pod's log gives is as wanted."""
-    async with httpx.AsyncClient(base_url=cluster.url, headers=_authorization(cluster)) as client:
-        async with asyncio.timeout(PATIENCE_S):
-            while not wanted((await client.get(f"{PODS}/{name}/log")).content):
-                await asyncio.sleep(0.05)
+    async with _client(cluster) as client, asyncio.timeout(PATIENCE_S):
+        while (answer := await client.get(f"{PODS}/{name}/log")).status_code != 200 or not wanted(answer.content):
+            await asyncio.sleep(0.05)
+
+
+async def until_there(path: Path) -> None:
+    """Wait for a file, which a container makes."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not path.exists():
+            await asyncio.sleep(0.05)
 
 
 async def send(cluster: StandIn, method: str, path: str, item: dict[str, Any] | None = None) -> Any:
     """Do something as somebody else would; give the answer."""
-    async with httpx.AsyncClient(base_url=cluster.url, headers=_authorization(cluster)) as client:
+    async with _client(cluster) as client:
         answer = (await client.request(method, path, json=item)).raise_for_status()
     return answer.json()
 
 
-def _authorization(cluster: StandIn) -> dict[str, str]:
-    return {"Authorization": f"Bearer {cluster.token}"}
+def _client(cluster: StandIn) -> httpx.AsyncClient:
+    headers = {"Authorization": f"Bearer {cluster.token}"}
+    return httpx.AsyncClient(base_url=cluster.url, headers=headers, timeout=30)

@@ -137,9 +137,11 @@ async def test_a_slow_pull_takes_nothing_from_the_time_of_the_work(cluster: Stan
 
 
 async def test_the_cluster_ends_work_that_nobody_else_ended_in_time(cluster: StandIn, tmp_path: Path) -> None:
-    request = container("sleep 60", "endless", deadline=datetime.now(UTC) + timedelta(seconds=1))
+    # Long past, so that the pod has two seconds although it may take thirty until it runs.
+    until = datetime.now(UTC) - timedelta(seconds=28)
+    request = container("sleep 60", "endless", deadline=until)
 
-    events = await events_of(runtime(cluster, tmp_path, start_timeout=1), request)
+    events = await events_of(runtime(cluster, tmp_path, start_timeout=30), request)
 
     assert failure(events) == (ErrorClass.TIMEOUT, "over its time limit")
 

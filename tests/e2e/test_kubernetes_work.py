@@ -27,6 +27,7 @@ from e2e.kubernetes_site import (
     runtime,
     until_log,
     until_pod,
+    until_there,
 )
 
 from flexcore.model.errors import RuntimeUnavailable
@@ -50,6 +51,7 @@ from flexcore.testing.object_store import KEYS, REGION, ObjectStore, object_stor
 pytestmark = pytest.mark.skipif(bool(why_not_boxed()), reason=why_not_boxed())
 
 ROTATED_AT = 1 << 20
+WAIT = "until [ -e /gates/{0} ]; do sleep 0.05; done"
 BEFORE = b"begun\n" + b"".join(b"%06d before the restart\n" % number for number in range(70_000))  # rotated once
 
 
@@ -70,11 +72,15 @@ def gated(gates: Path, between: str) -> ExecutionRequest:
 
     Who begins to read only when a log has been rotated does not get what was before.
     """
-    wait = "until [ -e /gates/{0} ]; do sleep 0.05; done"
     before = 'awk "BEGIN { for (n = 0; n < 70000; n++) printf \\"%06d before the restart\\n\\", n }"'
-    script = "; ".join(
-        ["echo begun", wait.format("read"), before, wait.format("go"), between, wait.format("end"), "echo the end"]
+    return at_gates(
+        gates, "echo begun", WAIT.format("read"), before, WAIT.format("go"), between, WAIT.format("end"), "echo the end"
     )
+
+
+def at_gates(gates: Path, *commands: str) -> ExecutionRequest:
+    """Ask for commands that see a folder of this machine as /gates."""
+    script = "; ".join(commands)
     work = {"name": "main", "image": IMAGE, "command": ["sh", "-c", script.replace("$", "$$")]}
     work["volumeMounts"] = [{"name": "gates", "mountPath": "/gates"}]
     volume = {"name": "gates", "hostPath": {"path": str(gates)}}
@@ -158,12 +164,15 @@ async def test_an_ending_in_a_log_that_cannot_be_read_is_waited_for(
 
 
 async def test_a_silent_node_is_waited_for_and_what_ended_meanwhile_counts(cluster: StandIn, tmp_path: Path) -> None:
-    request = container("sleep 1; echo while it was away; echo 5 > $FLEXCORE_RESULT")
-    reading = asyncio.create_task(events_of(runtime(cluster, tmp_path), request))
+    said = ("echo while it was away", "echo 5 > $FLEXCORE_RESULT", "touch /gates/done")
+    request = at_gates(tmp_path, WAIT.format("go"), *said)
+    reading = asyncio.create_task(events_of(runtime(cluster, tmp_path / "state"), request))
     pod = await running_pod_of(cluster, request)
 
     await cluster.lose_node()
-    await until_pod(cluster, pod, is_out_of_sight)  # by then its work has ended, unseen
+    (tmp_path / "go").touch()
+    await until_pod(cluster, pod, is_out_of_sight)
+    await until_there(tmp_path / "done")  # unseen
     still_reads = not reading.done()
     await cluster.find_node()
     events = await reading

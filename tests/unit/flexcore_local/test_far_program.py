@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -96,7 +97,7 @@ async def test_a_termination_message_holds_what_fits(far: Far, tmp_path: Path, s
 
 
 async def test_term_is_passed_on_and_the_whole_tree_ends(far: Far) -> None:
-    far.grace = timedelta(seconds=0.3)
+    far.grace = timedelta(seconds=2)
     running = await far.start("bash", {"script": TREE})
     await begun(running)
     await eventually(lambda: len(processes_below(running.process.pid)) >= 3)  # the script, and both that it starts
@@ -226,7 +227,8 @@ async def test_what_a_killed_program_leaves_goes_with_the_next_and_what_lives_st
     killed.process.kill()
     await killed.process.wait()
     for each in below:
-        each.kill()
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
 
     lives = await far.start("bash", waiting)
     await begun(lives)

@@ -103,11 +103,10 @@ async def test_any_status_can_be_expected(local: Local, server: str, expect: obj
 
 
 async def test_what_does_not_answer_is_told_apart(local: Local, server: str) -> None:
-    with socket.socket() as free:
+    with socket.socket() as free:  # taken, and nobody listens
         free.bind(("127.0.0.1", 0))
-        closed = f"http://127.0.0.1:{free.getsockname()[1]}/"
+        refused = await local.run("http", {"url": f"http://127.0.0.1:{free.getsockname()[1]}/"})
 
-    refused = await local.run("http", {"url": closed})
     silent = await local.run("http", {"url": f"{server}/hang", "timeout": "200ms"})
     large = await local.run("http", {"url": f"{server}/large"})
 

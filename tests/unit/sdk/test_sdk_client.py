@@ -1,6 +1,7 @@
 """The client when there is no server, or something else, and what it refuses to call an address."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 
@@ -23,22 +24,15 @@ def client(address: str) -> ControlPlaneApi:
     return Client(address, TOKEN)
 
 
-async def free_port() -> int:
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    port: int = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
-    return port
-
-
 async def test_nobody_there_is_said_plainly() -> None:
-    address = f"127.0.0.1:{await free_port()}"
-
-    async with Client(address, TOKEN) as sdk:
-        with pytest.raises(Unavailable, match=f"cannot reach server {address}") as refused:
-            await asyncio.wait_for(sdk.runtimes(), 10)
-        with pytest.raises(Unavailable, match=f"cannot reach server {address}"):
-            await asyncio.wait_for(anext(sdk.watch(ExecutionId("exe_1"))), 10)
+    with socket.socket() as silent:  # taken, and nobody listens
+        silent.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        async with Client(address, TOKEN) as sdk:
+            with pytest.raises(Unavailable, match=f"cannot reach server {address}") as refused:
+                await asyncio.wait_for(sdk.runtimes(), 10)
+            with pytest.raises(Unavailable, match=f"cannot reach server {address}"):
+                await asyncio.wait_for(anext(sdk.watch(ExecutionId("exe_1"))), 10)
 
     assert exit_code(refused.value) == 3
     assert TOKEN not in str(refused.value) + refused.value.hint

@@ -4,7 +4,8 @@ import asyncio
 import ipaddress
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -52,11 +53,12 @@ class Client:
         found: list[dict[str, Any]] = (await self.get(f"{self.core}/pods"))["items"]
         return found
 
-    async def pod(self, phase: str = "Running") -> dict[str, Any]:
-        return await until(lambda: self._pod(phase))
+    async def pod(self, *phases: str) -> dict[str, Any]:
+        """Wait for a pod in one of the phases, or for one that runs."""
+        return await until(lambda: self._pod(phases or ("Running",)))
 
-    async def _pod(self, phase: str) -> dict[str, Any] | None:
-        return next((each for each in await self.pods() if each["status"]["phase"] == phase), None)
+    async def _pod(self, phases: Sequence[str]) -> dict[str, Any] | None:
+        return next((each for each in await self.pods() if each["status"]["phase"] in phases), None)
 
     async def ended(self, name: str) -> str:
         """Wait for the last condition of a Job."""
@@ -302,7 +304,7 @@ async def test_dry_run_of_a_pod_finds_what_that_of_a_job_does_not(client: Client
 
 async def test_log_is_followed_and_read_again_from_a_second(client: Client) -> None:
     await client.job("echo one; sleep 1.2; echo two; printf three")
-    pod = await client.pod()
+    pod = await client.pod("Running", "Succeeded")
     path = f"{client.core}/pods/{pod['metadata']['name']}/log"
 
     lines = (await client.ask("GET", path, follow="true", timestamps="true")).text.splitlines()
@@ -385,17 +387,22 @@ async def test_eviction_by_the_node_leaves_pod_and_log(cluster: StandIn, client:
     assert (await client.ask("GET", f"{client.core}/pods/{pod['metadata']['name']}/log")).text == "begun\n"
 
 
-async def test_lost_node_tells_nothing_and_its_work_goes_on(client: Client) -> None:
+async def test_lost_node_tells_nothing_and_its_work_goes_on(tmp_path: Path) -> None:
+    mounts = {"volumeMounts": [{"name": "gates", "mountPath": "/gates"}]}
+    volumes = {"volumes": [{"name": "gates", "hostPath": {"path": str(tmp_path)}}]}
     async with StandIn(scale=0.02) as other:
         headers = {"Authorization": f"Bearer {other.token}"}
         async with httpx.AsyncClient(base_url=other.url, headers=headers, timeout=30) as http:
             there = Client(http, "default")
-            made = await there.job("echo begun; sleep 0.8; exit 4")
+            script = "echo begun; until [ -e /gates/go ]; do sleep 0.05; done; touch /gates/went; exit 4"
+            made = await there.job(script, container=mounts, pod=volumes)
             pod = await there.pod()
 
             await other.lose_node()
+            (tmp_path / "go").touch()
             log = await there.ask("GET", f"{there.core}/pods/{pod['metadata']['name']}/log")
             await until(lambda: _is_unready(there))
+            await until(lambda: asyncio.to_thread((tmp_path / "went").exists))
             await other.find_node()
 
             assert log.status_code == 500

@@ -95,10 +95,9 @@ async def play(cluster: StandIn, client: httpx.AsyncClient, transcript: Transcri
         asyncio.create_task(follow(client, paths["pods"], played.pods, opened[1])),
     ]
     await asyncio.gather(*(each.wait() for each in opened))
-    asking = client
+    asking = cluster.token
     if transcript.scenario == "forbidden":
-        token = await cluster.account(f"system:serviceaccount:{namespace}:default", ["* *"])
-        asking = httpx.AsyncClient(base_url=cluster.url, headers={"Authorization": f"Bearer {token}"})
+        asking = await cluster.account(f"system:serviceaccount:{namespace}:default", ["* *"])
     for number, step in enumerate(transcript.steps):
         at = step["t"] - ANSWERED_S
         await until(lambda at=at: _is_as_far(played, at), 15)
@@ -107,8 +106,9 @@ async def play(cluster: StandIn, client: httpx.AsyncClient, transcript: Transcri
         played.learn()
         method, _, path = step["request"].partition(" ")
         body = None if step["body"] is None else json.loads(played.here(json.dumps(step["body"])))
-        reader = client if step["what"] == "events" else asking
-        answer = await reader.request(method, played.here(path), json=body)
+        token = cluster.token if step["what"] == "events" else asking
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = await client.request(method, played.here(path), json=body, headers=headers)
         is_json = answer.headers.get("content-type", "").startswith("application/json")
         text = played.there(answer.text)
         played.answers.append((answer.status_code, json.loads(text) if is_json else text))
