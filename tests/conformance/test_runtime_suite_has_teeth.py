@@ -99,6 +99,10 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Failing:
 
     async def all_examined() -> Failing:
         found = dict(await asyncio.gather(*map(examined, BROKEN)))
+        for runtime, named in BROKEN.items():  # so much at once may starve a sound check of the little time it has
+            beside = [check for check in small if check.name in found[runtime].keys() - {named}]
+            again = await failing_checks(lambda each=runtime: Examined(each, folder), beside)
+            found[runtime] = {name: seen for name, seen in found[runtime].items() if name == named} | again
         for runtime in SPOILING_RESULTS_OR_LOGS:  # one after the other: these take memory, and the loop's time
             found[runtime] |= await failing_checks(lambda each=runtime: Examined(each, folder), large)
         return found
@@ -120,7 +124,7 @@ async def test_a_fault_that_spoils_much_is_named_too(tmp_path: Path) -> None:
 
 
 async def test_a_runtime_that_can_do_little_and_says_so_passes(tmp_path: Path) -> None:
-    found = [each async for each in findings(lambda: Examined(broken.Modest, tmp_path), patience=PATIENCE)]
+    found = [each async for each in findings(lambda: Examined(broken.Modest, tmp_path))]
 
     assert {each.check.name: each.seen for each in found if each.verdict is Verdict.FAILED} == {}
     refused = {feature for each in found if each.verdict is Verdict.REFUSED for feature in each.reasons}

@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -287,7 +287,8 @@ async def test_a_run_killed_with_its_shim_is_lost_and_does_not_block_its_state_i
     async with aclosing(runtime.execute(request)) as events:
         name = handle_in(await until_rows_flow(events)).name
         for pid in owned_processes(name) | {shim_pid(site, name)}:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # the tap dies of its pipe
+                os.kill(pid, signal.SIGKILL)
         rest = [event async for event in events]
 
     assert isinstance(rest[-1], Finished)
@@ -296,7 +297,7 @@ async def test_a_run_killed_with_its_shim_is_lost_and_does_not_block_its_state_i
     await eventually(lambda: not owned_processes(name), "nothing of the killed run is left")
     started = time.monotonic()
     assert check(output(await result_of(runtime, site.request("killed"))))["rows"] == 27_004
-    assert time.monotonic() - started < 60  # Meltano alone refuses for five minutes
+    assert time.monotonic() - started < 200  # Meltano alone refuses for five minutes
 
 
 def shim_pid(site: Site, name: str) -> int:

@@ -3,6 +3,7 @@
 The tap and the target are scripts of a few lines that do to themselves what is asked in the environment.
 """
 
+import asyncio
 import sqlite3
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from flexcore.model.workflow import StepKind
 from flexcore.runtime.interface import Submitted
 from flexcore.runtime.shim import owned_processes
 
-ENOUGH_S = 20.0  # a run is 2 seconds; each of these would go on for 60 and more
+ENOUGH_S = 50.0  # a run is 2 seconds; each of these would go on for 60 and more
 PROJECT = """
 default_environment: dev
 environments: [{name: dev}]
@@ -74,6 +75,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> MeltanoSite:
         script = found.project / name
         script.write_text(SCRIPT.replace("{python}", sys.executable) + body)
         script.chmod(0o755)
+    sound = found.request(StepKind.SINGER, tap="tap-numbers", target="target-nothing")
+    asyncio.run(found.output(sound))  # makes Meltano's database
     return found
 
 

@@ -254,9 +254,10 @@ async def test_a_job_that_somebody_else_submitted_under_our_name_is_refused(site
     record = json.loads((_state(site) / "cluster" / "record.json").read_text())
     token = (_state(site) / "cluster" / "token").read_text()
     transport = httpx.AsyncHTTPTransport(uds=record["socket"])
-    async with httpx.AsyncClient(transport=transport, headers={"Authorization": f"Bearer {token}"}) as client:
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(transport=transport, headers=headers, timeout=20) as client:
         job = {"entrypoint": "sleep 100", "submission_id": name}
-        (await client.post(f"{record['url']}/api/jobs/", json=job, timeout=20)).raise_for_status()
+        (await client.post(f"{record['url']}/api/jobs/", json=job)).raise_for_status()
 
         found = _failure(await _ended(_runtime(site), request))
         report = await _runtime(site).cleanup(AttemptScope(id=request.id, grace=timedelta(0)))

@@ -65,6 +65,13 @@ async def postponed(opened: Plane, id: ExecutionId) -> bool:
     return state.steps[StepPath("work")].spent.get("postponed", 0) > 0
 
 
+def kept_there(server: Served, opened: Plane) -> Path:
+    """Find what the server keeps for this installation: others may have left something."""
+    folder = server.folder / ".flexcore" / "served" / "local" / "installations" / opened.installation.store.installation
+    assert folder.is_dir()
+    return folder
+
+
 async def eventually(look: Callable[[], Any], what: str) -> None:
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -151,8 +158,8 @@ async def test_a_step_that_the_runtime_there_refuses_leaves_no_files(server: Ser
         document = await opened.execute(f"name: refused\nsteps: [{step}]", gone)
 
     assert "cannot be had: the store has no" in step_of(document, "work")["error"]["message"]
-    folders = server.folder / ".flexcore" / "served" / "local" / "installations"
-    await eventually(lambda: not list(folders.glob("*/work/*")), "nothing is left there")
+    there = kept_there(server, opened)
+    await eventually(lambda: not list(there.glob("work/*")), "nothing is left there")
 
 
 async def test_a_step_that_is_given_up_while_its_server_is_frozen_is_ended_once_it_thaws(
@@ -170,8 +177,8 @@ async def test_a_step_that_is_given_up_while_its_server_is_frozen_is_ended_once_
             document = await opened.finish(id)
 
         assert document["status"] == "cancelled"
-        attempts = server.folder / ".flexcore" / "served" / "local" / "installations"
-        await eventually(lambda: not list(attempts.glob("*/runtime/attempts/fx-*")), "nothing is left there")
+        there = kept_there(server, opened)
+        await eventually(lambda: not list(there.glob("runtime/attempts/fx-*")), "nothing is left there")
 
 
 def test_what_keeps_callers_out_is_said_in_sentences(server: Served, tmp_path: Path) -> None:

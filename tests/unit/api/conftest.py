@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from flexcore.security.authn import verifier_of
 
 TOKEN = "a-token-that-is-long-enough"
 LIMIT_BYTES = 200_000
+PATIENCE_S = 30  # much less than the drain of the servers here: one that waits for that is noticed
 
 
 @dataclass
@@ -30,7 +32,8 @@ class Running:
     def http(self, token: str | None = TOKEN) -> httpx.AsyncClient:
         """A client of the HTTP entrance; proxies of the environment are not for loopback."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        return httpx.AsyncClient(base_url=f"http://{self.addresses.http}", headers=headers, trust_env=False)
+        url = f"http://{self.addresses.http}"
+        return httpx.AsyncClient(base_url=url, headers=headers, timeout=PATIENCE_S, trust_env=False)
 
     def sdk(self, token: str = TOKEN) -> Client:
         """A client of the gRPC entrance."""
@@ -49,9 +52,10 @@ async def server() -> AsyncIterator[Running]:
         http="127.0.0.1:0",
         grpc="localhost:0",
         body_limit_bytes=LIMIT_BYTES,
+        drain=timedelta(minutes=5),
     )
     done = asyncio.create_task(serve(plane, options, listening.set_result, stop))
     done.add_done_callback(lambda ended: None if listening.done() else listening.cancel())
     yield Running(plane, await listening, stop, done, TOKEN, ready)
     stop.set()
-    await asyncio.wait_for(done, 5)
+    await asyncio.wait_for(done, PATIENCE_S)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from conftest import TOKEN, Running
+from conftest import PATIENCE_S, TOKEN, Running
 from fake_plane import KNOWN, FakePlane
 
 from flexcore.api.addresses import loopback_address
@@ -78,7 +78,7 @@ async def test_two_servers_never_share_a_port(server: Running, where: str) -> No
 async def test_a_signal_ends_it(server: Running, which: signal.Signals) -> None:
     os.kill(os.getpid(), which)
 
-    await asyncio.wait_for(server.done, 5)
+    await asyncio.wait_for(server.done, PATIENCE_S)
     assert server.stop.is_set()
 
 
@@ -103,7 +103,7 @@ async def test_calls_under_way_are_finished_before_it_ends(server: Running) -> N
 
         assert (await through_http).json()["id"] == KNOWN
         assert (await through_grpc)["id"] == KNOWN
-    await asyncio.wait_for(server.done, 5)
+    await asyncio.wait_for(server.done, PATIENCE_S)
 
 
 async def test_a_second_signal_waits_for_nobody() -> None:
@@ -128,7 +128,7 @@ async def test_a_second_signal_waits_for_nobody() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         await stop.wait()
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(done, 5)
+        await asyncio.wait_for(done, PATIENCE_S)
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)

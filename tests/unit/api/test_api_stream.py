@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from conftest import TOKEN, Running
+from conftest import PATIENCE_S, TOKEN, Running
 from fake_plane import KNOWN, OPEN, TIME, FakePlane
 
 from flexcore.api.following import follow
@@ -62,7 +62,7 @@ async def test_a_stream_ends_when_the_server_stops(server: Running) -> None:
         server.stop.set()
         text += "".join([piece async for piece in pieces])
 
-    await asyncio.wait_for(server.done, 5)
+    await asyncio.wait_for(server.done, PATIENCE_S)
     assert "event: end" not in text, "the execution has not ended"
 
 
@@ -77,7 +77,7 @@ async def test_a_watch_through_the_sdk_says_that_the_server_stops(server: Runnin
                     server.stop.set()
 
     with pytest.raises(Unavailable, match="stopping"):
-        await asyncio.wait_for(watch(), 5)
+        await asyncio.wait_for(watch(), PATIENCE_S)
     assert 3 in seen
 
 

@@ -1,9 +1,10 @@
 """What may stand in `packages`, and the folder of environments: digests, builders, users, sweeps."""
 
 import fcntl
-import multiprocessing
 import os
 import string
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -18,6 +19,22 @@ from flexcore.runtime.portable.requirements import normal, normal_set
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9._-]{0,10}[A-Za-z0-9]", fullmatch=True)
 VERSIONS = st.lists(st.sampled_from([">=1", "<2", "!=1.5", "~=1.4", "==1.*"]), max_size=3, unique=True)
 OTHER = ["python", "3.11.7", "linux"]
+BUILDER = """
+import sys
+from pathlib import Path
+from flexcore_local.environments import Environments, describe
+
+root = Path(sys.argv[1])
+
+def build(folder, lock):
+    with (root.parent / "builds").open("a") as file:
+        file.write("x")
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").touch()
+    describe(folder, ["a"])
+
+Environments(root).acquire("a", build, lambda: print("waits", flush=True))
+"""
 
 
 @pytest.mark.parametrize(
@@ -125,27 +142,20 @@ def test_an_environment_is_built_once(tmp_path: Path) -> None:
 
 
 def test_several_processes_build_one_environment_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    gate = context.Event()
-    workers = [context.Process(target=_build_slowly, args=(tmp_path, gate)) for _ in range(4)]
+    root = tmp_path / "all"
+    root.mkdir()
+    gate = os.open(root / "a.build", os.O_RDWR | os.O_CREAT)  # the lock of another builder
+    fcntl.flock(gate, fcntl.LOCK_EX)
+    arguments = [sys.executable, "-c", BUILDER, str(root)]
+    workers = [subprocess.Popen(arguments, stdout=subprocess.PIPE) for _ in range(4)]
+    said = [worker.stdout.readline() for worker in workers if worker.stdout]
+    os.close(gate)
     for worker in workers:
-        worker.start()
-    gate.set()
-    for worker in workers:
-        worker.join(20)
+        worker.communicate(timeout=60)
 
-    assert [worker.exitcode for worker in workers] == [0] * 4
+    assert said == [b"waits\n"] * 4
+    assert [worker.returncode for worker in workers] == [0] * 4
     assert (tmp_path / "builds").read_text() == "x"
-
-
-def _build_slowly(root: Path, gate: threading.Event) -> None:
-    def once(folder: Path, lock: int) -> None:
-        with (root / "builds").open("a") as file:
-            file.write("x")
-        build(folder, lock)
-
-    gate.wait(10)
-    Environments(root / "all").acquire("a", once, lambda: None)
 
 
 def test_users_do_not_keep_each_other_waiting(tmp_path: Path) -> None:

@@ -382,7 +382,7 @@ class Store(MemoryArtifacts):
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
         self.address = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     async def link(self, ref: Ref, valid: timedelta) -> Link:
         return Link(f"{self.address}/{ref.uri}?signature=hunter2", {"X-Allowed": "yes"})

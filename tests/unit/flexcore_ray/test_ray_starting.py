@@ -238,27 +238,18 @@ async def test_where_the_interpreter_cannot_be_begun_nothing_is_left(ray: StandI
     assert not made[0].exists()
 
 
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [("rm {}/token", "token"), ("mkdir -p {}/record.json/taken", r"record\.json")],
+    ids=["it finds no token", "it cannot write its record"],
+)
 async def test_what_is_wrong_with_a_guardian_is_told_at_once_and_leaves_nothing(
-    tmp_path: Path, made: list[Path]
+    tmp_path: Path, made: list[Path], before: str, told: str
 ) -> None:
-    ray = StandIn(tmp_path / "ray", before=f"rm {tmp_path}/ray/state/cluster/token")
+    ray = StandIn(tmp_path / "ray", before=before.format(tmp_path / "ray" / "state" / "cluster"))
     ray.may("guard")
 
-    with pytest.raises(RuntimeUnavailable, match=r"cannot be started.*token"):
-        await LocalCluster(ray.config(), ray.state).dashboard(start=True)
-
-    assert len(made) == 1
-    assert not made[0].exists()
-
-
-async def test_a_guardian_that_cannot_write_its_record_is_told_of_and_leaves_nothing(
-    tmp_path: Path, made: list[Path]
-) -> None:
-    blocked = f"{tmp_path}/ray/state/cluster/record.json"
-    ray = StandIn(tmp_path / "ray", before=f"mkdir -p {blocked}/taken")
-    ray.may("guard")
-
-    with pytest.raises(RuntimeUnavailable, match=r"cannot be started.*record\.json"):
+    with pytest.raises(RuntimeUnavailable, match=f"cannot be started.*{told}"):
         await LocalCluster(ray.config(), ray.state).dashboard(start=True)
 
     assert len(made) == 1

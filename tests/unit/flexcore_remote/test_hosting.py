@@ -54,7 +54,9 @@ class Unsure(ScriptedRuntime):
 class Queueing(ScriptedRuntime):
     """Says that work waits before it submits it."""
 
-    gate = asyncio.Event()
+    def __init__(self) -> None:
+        super().__init__(World(RealClock()), HERE, ScriptedConfig())
+        self.gate = asyncio.Event()
 
     async def execute(self, request: ExecutionRequest) -> AsyncIterator[ExecutionEvent]:  # type: ignore[override]
         yield PhaseEntered(Phase.QUEUE, RealClock().now())
@@ -188,12 +190,12 @@ async def test_nothing_begins_beside_an_older_attempt_that_may_be_there(
 
 
 async def test_what_is_cleaned_up_while_it_waits_in_a_queue_is_not_submitted(tmp_path: Path) -> None:
-    runtime = scripted(Queueing)
+    runtime = Queueing()
     async with hosting(tmp_path, runtime) as there:
         events = there.execute(HERE, attempt(1), ())
         assert isinstance(await anext(events), PhaseEntered)
         await there.cleanup(HERE, AttemptScope(id=attempt(1).id))
-        Queueing.gate.set()
+        runtime.gate.set()
 
         with pytest.raises(Fenced, match="while it was starting"):
             await anext(events)

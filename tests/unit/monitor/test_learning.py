@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
+from structlog.testing import capture_logs
 
 from flexcore.analyzer.predict import NOTHING_LEARNED, Model
 from flexcore.analyzer.snapshot import Load
@@ -147,15 +147,16 @@ async def test_an_instance_is_warm_for_a_while_after_an_attempt() -> None:
     assert {name: load.warm for name, load in later.loads.items()} == {"r0": False, "r1": False}
 
 
-async def test_when_learning_begins_to_rest_somebody_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_when_learning_begins_to_rest_somebody_is_told_once() -> None:
     written = Written([observation()._replace(score=20.0, rule_score=5.0)] * 30)
     learning = Learning(written)
 
-    await learning.refresh()
-    written.rows.append(observation())
-    await learning.refresh()
+    with capture_logs() as logged:
+        await learning.refresh()
+        written.rows.append(observation())
+        await learning.refresh()
 
-    assert capsys.readouterr().out.count("learning.rests") == 1
+    assert [each["event"] for each in logged] == ["learning.rests"]
 
 
 async def test_load_is_counted_here_and_read_from_the_store_where_places_are_limited() -> None:

@@ -237,7 +237,7 @@ def taking(*statuses: int) -> Iterator[tuple[str, list[tuple[str, bytes, str]]]]
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Taking)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}", got
     finally:
@@ -313,17 +313,28 @@ def test_an_upload_is_tried_again_while_the_store_is_away(tmp_path: Path, monkey
     assert [body for _, body, _ in got] == [b"n\n1\n"] * 6
 
 
+class SleptTime:
+    """A clock that only sleep moves."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
 def test_an_upload_is_given_up_after_a_while_or_at_once_when_it_is_forbidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "_APART_S", 0.001)
-    monkeypatch.setattr(transfer, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(transfer, "time", SleptTime())
     (tmp_path / "a.csv").write_bytes(b"n\n1\n")
     with taking(503) as (url, away), pytest.raises(Unprepared, match="answered 503") as given_up:
         sent(url, tmp_path / "a.csv")
     with taking(403) as (url, forbidden), pytest.raises(Unprepared, match="answered 403") as refused:
         sent(url, tmp_path / "a.csv")
 
-    assert len(away) > 1
+    assert len(away) == 17  # after 0.5, 1, 2, 4 and 8 seconds, then every ten, for two minutes
     assert len(forbidden) == 1
     assert (given_up.value.hint, "run out" in refused.value.hint) == ("", True)
