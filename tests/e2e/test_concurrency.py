@@ -8,11 +8,13 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e.embedded import Plane, plane, statuses, step_of
+from e2e.moved_clock import MovedClock
 
 from flexcore.control.verify import verify_executions
 from flexcore.engine import queues
@@ -41,7 +43,12 @@ _ENDS = ("StepSucceeded", "StepFailed", "StepCancelled", "StepRetryScheduled")
 
 
 @pytest.fixture
-async def here(tmp_path: Path) -> AsyncIterator[Plane]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
+    return MovedClock(monkeypatch)
+
+
+@pytest.fixture
+async def here(tmp_path: Path, clock: MovedClock) -> AsyncIterator[Plane]:
     async with plane(tmp_path, tags=frozenset({"gpu"})) as opened:
         yield opened
         _, faults = await verify_executions(opened.installation.store.reader)
@@ -183,17 +190,34 @@ async def test_the_time_limit_of_an_execution_runs_while_it_is_queued(here: Plan
     assert statuses(documents[1])["on_failure.tell"] == "succeeded"
 
 
-async def test_the_time_limit_of_a_step_does_not_run_while_it_is_queued(here: Plane) -> None:
-    id = await here.start(
-        (FAN % "concurrency: {limit: 1}, timeout: 1s,").replace("0.02", "0.15"),
-    )
+async def test_the_time_limit_of_a_step_does_not_run_while_it_is_queued(
+    here: Plane, clock: MovedClock, tmp_path: Path
+) -> None:
+    id = await here.start("""
+name: fan
+steps:
+  - id: each
+    type: foreach
+    items: [0, 1, 2]
+    parallelism: 3
+    steps:
+      - id: work
+        type: bash
+        concurrency: {limit: 1}
+        timeout: 1h
+        with: {script: 'until [ -e "go$1" ]; do sleep 0.02; done', args: ["${{ iter.index }}"]}
+""")
     waiting = await seen(here, id, lambda document: any(each["waiting_for"] for each in document["steps"][2:]))
+    for index in range(3):  # the last one begins after more than its time limit in the queue
+        await seen(here, id, lambda document, at=f"each[{index}].work": step_of(document, at)["status"] == "running")
+        clock.move(timedelta(minutes=40))
+        (tmp_path / f"go{index}").touch()
     document = await here.finish(id)
 
     queued = [each["waiting_for"] for each in waiting["steps"] if (each["waiting_for"] or "").startswith("a place")]
     assert queued[0] == (f"a place in step 'work' of workflow 'fan' (1 of 1 taken, by {id}; number 1 in the queue)")
     assert document["status"] == "succeeded", document["error"]
-    assert document["duration_s"] > 1
+    assert step_of(document, "each[2].work")["phases"]["queue_s"] > timedelta(hours=1).total_seconds()
 
 
 async def test_a_stay_in_a_queue_is_one_entry_of_the_history(here: Plane) -> None:

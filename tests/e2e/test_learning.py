@@ -1,10 +1,9 @@
 """What a control plane learns from its own runs: placement moves to where steps end sooner, says so, and keeps it."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,31 @@ from flexcore.model.errors import StoreUnavailable
 from flexcore.model.execution import Phase
 from flexcore.runtime import registry
 from flexcore.settings import RuntimeSettings, load
-from flexcore.testing.clock import RealClock
 from flexcore.testing.fakes import World, scripted_plugin
 from tests.e2e.embedded import Plane, step_of
+from tests.e2e.moved_clock import MovedClock
 
 WORK = """
 name: scoring
 steps:
-  - {id: score, type: http, with: {delay_s: 0.01, output: {n: 3}}}
+  - {id: score, type: http, with: {delay_s: 10, output: {n: 3}}}
 """
 
 
-class ScaledClock(RealClock):
-    """Everything takes so many times as long."""
+class ScaledClock:
+    """Everything takes so many times as long, and nobody waits for it: the clock of the machine is set on."""
 
-    def __init__(self, factor: float) -> None:
+    def __init__(self, machine: MovedClock, factor: float) -> None:
+        self._machine = machine
         self._factor = factor
 
+    def now(self) -> datetime:
+        """Give the time of the machine."""
+        return self._machine.now()
+
     async def sleep(self, delay: timedelta) -> None:
-        """Wait for real."""
-        await asyncio.sleep(delay.total_seconds() * self._factor)
+        """Let so much time be over."""
+        self._machine.move(delay * self._factor)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ class Site:
 @pytest.fixture
 async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
     """Install both runtimes as plug-ins."""
-    slow, quick = World(ScaledClock(10)), World(ScaledClock(1))
+    machine = MovedClock(monkeypatch)
+    slow, quick = World(ScaledClock(machine, 10)), World(ScaledClock(machine, 1))
     plugins = {"slow": lambda: scripted_plugin(slow, "slow"), "quick": lambda: scripted_plugin(quick, "quick")}
     monkeypatch.setattr(registry, "installed_plugins", lambda: plugins)
     yield Site(tmp_path, slow, quick)
@@ -183,6 +188,9 @@ async def test_what_a_step_costs_is_estimated_before_and_stored_after(site: Site
     step = step_of(document, "score")
     busy = step["phases"]["start_s"] or 0.0
     assert step["usage"]["cost"] == pytest.approx((busy + step["phases"]["run_s"]) / 100)
+    [expected] = [each["prediction"] for each in step["placement"]["candidates"] if each["runtime"] == "quick"]
+    assert step["placement"]["estimated_cost"] == expected["cost"]
+    assert expected["cost"] == pytest.approx((expected["total"]["mean_s"] - expected["wait"]["mean_s"]) / 100)
     assert 0.1 < step["placement"]["estimated_cost"] / step["usage"]["cost"] < 10
     assert document["usage"]["cost"] == step["usage"]["cost"]
 
@@ -215,7 +223,7 @@ steps:
     items: [1, 2]
     parallelism: 2
     steps:
-      - {id: score, type: http, runtime: slow, concurrency: {limit: 1}, with: {delay_s: 0.03}}
+      - {id: score, type: http, runtime: slow, concurrency: {limit: 1}, with: {delay_s: 3}}
 """
     async with site.plane() as plane:
         document = await plane.execute(text)
@@ -224,6 +232,6 @@ steps:
 
     queued = sorted(step["phases"]["queue_s"] or 0.0 for step in document["steps"] if step["id"] == "score")
     assert queued[0] == 0
-    assert queued[1] >= 0.2
+    assert queued[1] >= 30
     assert one.signature == two.signature == "queued/each.score"
     assert two.seconds[Phase.QUEUE] == pytest.approx(queued[1])

@@ -2,21 +2,23 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from e2e.embedded import plane, step_of
+from e2e.moved_clock import MovedClock
 from package_index import PackageIndex, package_index
 
 from flexcore.testing import auditor
 from flexcore.testing.command import Site, until
 
 STEP = """
-name: {name}
+name: scored
 steps:
   - id: score
     type: python
-    timeout: 1s
+    timeout: {timeout}
     retry: {{attempts: 3, delay: 10ms, on: [dependency]}}
     with:
       packages: [{packages}]
@@ -39,27 +41,33 @@ def index(tmp_path: Path) -> Iterator[PackageIndex]:
         yield served
 
 
-def workflow(index: PackageIndex, marked: Path, packages: str = "tiny", name: str = "scored") -> str:
-    return STEP.format(name=name, packages=packages, url=index.url, cache=index.cache, marked=marked)
+def workflow(index: PackageIndex, marked: Path, packages: str = "tiny", timeout: str = "1m") -> str:
+    return STEP.format(packages=packages, timeout=timeout, url=index.url, cache=index.cache, marked=marked)
 
 
-async def test_the_build_is_a_phase_and_outside_the_time_limit(tmp_path: Path, index: PackageIndex) -> None:
+async def test_the_build_is_a_phase_and_outside_the_time_limit(
+    tmp_path: Path, index: PackageIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = MovedClock(monkeypatch)
     index.open.clear()
     async with plane(tmp_path) as opened:
-        id = await opened.start(workflow(index, tmp_path))
+        id = await opened.start(workflow(index, tmp_path, timeout="1h"))
         await asyncio.to_thread(until, lambda: index.asked, "the installer asks")
-        await asyncio.sleep(1.3)  # longer than the step's time limit, which does not run yet
+        asked = clock.now()
+        clock.move(timedelta(hours=2))  # longer than the step's time limit, which does not run yet
         waiting = await opened.installation.control_plane.execution(id)
+        answered = clock.now()
         index.open.set()
         document = await opened.finish(id)
+        over = clock.now()
 
     step = step_of(document, "score")
     assert document["status"] == "succeeded", document["error"]
     assert document["output"] == "1.0"
     assert step_of(waiting, "score")["status"] != "failed"
     assert step["attempt"] == 1
-    assert step["phases"]["start_s"] > 1.2
-    assert step["phases"]["run_s"] < 1
+    assert step["phases"]["start_s"] > (answered - asked).total_seconds()
+    assert step["phases"]["run_s"] < (over - answered).total_seconds()
 
 
 async def test_a_missing_package_fails_once_and_is_told_by_its_name(tmp_path: Path, index: PackageIndex) -> None:

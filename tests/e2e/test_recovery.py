@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from e2e.embedded import Plane, plane, statuses
+from e2e.moved_clock import MovedClock
 
 from flexcore.engine.services.sweep import SweepService
 from flexcore.model.changes import HistoryEntry
@@ -18,7 +19,7 @@ from flexcore.model.ids import AttemptId, ExecutionId, StepPath, external_name
 from flexcore.runtime.interface import AttemptScope, CleanupReport, CleanupScope, ExecutionScope, Survey
 from flexcore.store.write import Journal
 
-WAITS = "name: waits\nsteps:\n  - {id: a, type: wait, with: {for: 1s}}\n"
+WAITS = "name: waits\nsteps:\n  - {id: a, type: wait, with: {for: 1h}}\n"
 TELLS = "name: tells\nsteps:\n  - {id: a, type: bash, with: {script: 'echo $1', args: ['${{ secrets.WORD }}']}}\n"
 WORD = "open-sesame-4711"
 
@@ -54,9 +55,15 @@ async def until_running(here: Plane, id: ExecutionId, path: str) -> None:
             return
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
+    return MovedClock(monkeypatch)
+
+
 @pytest.mark.parametrize("row", DAMAGE)
 async def test_a_bad_row_stops_the_recovery_of_its_own_execution_only(tmp_path: Path, row: str) -> None:
-    bash = "name: w\nsteps:\n  - {id: a, type: bash, with: {script: 'sleep 1; echo 1'}}\n"
+    waits = "until [ -e go ]; do sleep 0.02; done; echo 1"
+    bash = f"name: w\nsteps:\n  - {{id: a, type: bash, with: {{script: '{waits}'}}}}\n"
     async with plane(tmp_path) as before:
         ids = [await before.start(bash) for _ in range(2)]  # as many as run at a time on the smallest machine
         for id in ids:
@@ -65,6 +72,7 @@ async def test_a_bad_row_stops_the_recovery_of_its_own_execution_only(tmp_path: 
 
     async with plane(tmp_path) as here:
         rescued = await here.installation.control_plane.resume()
+        (tmp_path / "go").touch()
         ended = await here.finish(ids[1])
         again = await here.installation.control_plane.resume()
 
@@ -90,7 +98,7 @@ class Failing:
         return getattr(self._journal, name)
 
 
-async def test_what_the_store_could_not_give_is_adopted_in_a_later_round(tmp_path: Path) -> None:
+async def test_what_the_store_could_not_give_is_adopted_in_a_later_round(tmp_path: Path, clock: MovedClock) -> None:
     async with plane(tmp_path) as before:
         ids = [await before.start(WAITS) for _ in range(2)]
 
@@ -98,13 +106,14 @@ async def test_what_the_store_could_not_give_is_adopted_in_a_later_round(tmp_pat
         rescue = here.installation.control_plane.rescue
         rescue.journal = Failing(rescue.journal, {ids[0]: 1})
         rounds = [await rescue.run_once() for _ in range(3)]
+        clock.move(timedelta(hours=1))
         ended = [await here.finish(id) for id in ids]
 
     assert rounds == [[ids[1]], [ids[0]], []]
     assert [each["status"] for each in ended] == ["succeeded", "succeeded"]
 
 
-async def test_a_round_that_breaks_off_after_the_taking_is_made_up_for(tmp_path: Path) -> None:
+async def test_a_round_that_breaks_off_after_the_taking_is_made_up_for(tmp_path: Path, clock: MovedClock) -> None:
     async with plane(tmp_path) as before:
         id = await before.start(WAITS)
 
@@ -119,6 +128,7 @@ async def test_a_round_that_breaks_off_after_the_taking_is_made_up_for(tmp_path:
         rescue.ready = ready
 
         assert await rescue.run_once() == [id]
+        clock.move(timedelta(hours=1))
         assert (await here.finish(id))["status"] == "succeeded"
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,10 +17,11 @@ from flexcore.runtime.flexcore_far.shim_main import process_stat
 from flexcore.runtime.interface import Finished, LogStream, PhaseEntered, Submitted
 
 FUNCTIONS = """
-import asyncio, os, subprocess, sys, time
+import asyncio, os, subprocess, sys, threading, time
 import flexcore
 
 counter = 0
+threads, tasks, all_tasks = threading.Barrier(200, timeout=60), 0, asyncio.Event()
 
 @flexcore.task
 def echo(**args): return args
@@ -35,6 +35,24 @@ async def later(seconds, value):
 def block(seconds):
     time.sleep(seconds)
     return "slept"
+
+@flexcore.task
+def block_until(path):
+    while not os.path.exists(path): time.sleep(0.01)
+    return "seen"
+
+@flexcore.task
+def meet():
+    threads.wait()
+    return "met"
+
+@flexcore.task
+async def meet_later(value):
+    global tasks
+    tasks += 1
+    if tasks == 200: all_tasks.set()
+    await asyncio.wait_for(all_tasks.wait(), 60)
+    return value
 
 @flexcore.task
 def count():
@@ -210,25 +228,23 @@ async def test_prints_belong_to_their_call_and_harm_nothing(calls: Local) -> Non
 
 
 async def test_calls_run_side_by_side(calls: Local) -> None:
-    await call(calls, "count")
-    began = time.monotonic()
-
     seen = await asyncio.gather(
-        *(call(calls, "block", seconds=0.2) for _ in range(200)),
-        *(call(calls, "later", seconds=0.2, value=n) for n in range(200)),
+        *(call(calls, "meet") for _ in range(200)),
+        *(call(calls, "meet_later", value=n) for n in range(200)),
     )
 
-    assert time.monotonic() - began < 3
-    assert [each.output for each in seen] == ["slept"] * 200 + list(range(200))
+    assert [each.output for each in seen] == ["met"] * 200 + list(range(200))
 
 
 async def test_a_quick_call_does_not_wait_for_a_slow_one(calls: Local) -> None:
-    slow = asyncio.create_task(call(calls, "block", seconds=0.5))
+    go = calls.folder / "go"
+    slow = asyncio.create_task(call(calls, "block_until", path=str(go)))
     await asyncio.sleep(0)
 
     assert (await call(calls, "echo")).output == {}
     assert not slow.done()
-    assert (await slow).output == "slept"
+    go.touch()
+    assert (await slow).output == "seen"
 
 
 async def test_a_crash_of_the_host_loses_its_calls_and_the_next_gets_another(calls: Local) -> None:
