@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,7 @@ class Shelf:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._naming = threading.Lock()
 
     def missing(self, files: Sequence[FileEntry]) -> list[str]:
         """Name the contents that are not here. Raises InvalidRequest for names that cannot be right."""
@@ -53,8 +55,9 @@ class Shelf:
             scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PART))
             try:
                 self._fill(scratch, files)
-                if not folder.exists():
-                    scratch.rename(folder)
+                with self._naming:  # another call for the attempt may be here too
+                    if not folder.exists():
+                        scratch.rename(folder)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
         except OSError as error:
