@@ -20,6 +20,7 @@ import struct
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,23 @@ class Guardian:
         self.state = ""
 
     async def run(self) -> None:
-        """Start Ray, and stay until it is idle or gone."""
-        self.ray = self.start()
-        if not await self.is_ready():
-            self.record("failed")
-            self.end()
-            return
+        """Start Ray, and stay until it is idle or gone, or we are told to end."""
+        ourselves = asyncio.current_task()
+        assert ourselves is not None
+        # An exception out of a signal's handler would be lost where it meets a callback of the interpreter's own.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ourselves.cancel)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        try:
+            self.ray = self.start()
+            if await self.is_ready():
+                await self.serve()
+            else:
+                self.record("failed")
+        finally:
+            self.end()  # before the loop waits for a thread that asks Ray something
+
+    async def serve(self) -> None:
+        """Be there for whoever uses the cluster."""
         async with contextlib.AsyncExitStack() as open_things:
             if self.order["boxed"]:
                 server = await asyncio.start_unix_server(self.forward, self.temp / SOCKET)
@@ -120,7 +132,7 @@ class Guardian:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=end_with_the_guardian,  # noqa: PLW1509  there is no other thread yet
+                preexec_fn=partial(end_with, os.getpid()),  # noqa: PLW1509  there is no other thread yet
             )
         return ray.pid
 
@@ -300,11 +312,13 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def end_with_the_guardian() -> None:
+def end_with(parent: int) -> None:
     """Have this process asked to end when the one that began it dies, however that comes."""
     import ctypes  # here, because the control plane loads this module for what it knows of records alone
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)  # it died before that was asked for
 
 
 def bring_loopback_up() -> None:
@@ -352,13 +366,14 @@ def main() -> None:
         os._exit(0 if os.read(told, 1) else 1)
     os.close(told)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until there is somebody to hear it
     try:
         guardian.record("starting")
         with contextlib.suppress(OSError):  # nobody has to wait for it
             os.write(tell, b".")
         os.close(tell)
-        asyncio.run(guardian.run())
+        with contextlib.suppress(asyncio.CancelledError):
+            asyncio.run(guardian.run())
     finally:
         guardian.end()
 

@@ -6,6 +6,7 @@ Ray itself is a stand-in here: a server that begins to answer when it may.
 import asyncio
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from flexcore.runtime.interface import ExecutionEvent, Failed, Finished
 from flexcore.testing.clock import RealClock
 from flexcore.testing.command import until
 from flexcore.testing.factories import execution_request, runtime_context
-from flexcore.testing.runtime_ray import end_cluster_of
+from flexcore.testing.runtime_ray import cluster_processes, end_cluster_of
 
 _INTERPRETER = """#!/bin/sh
 case "$1" in
@@ -159,6 +160,23 @@ async def test_a_guardian_lets_its_starter_go_when_its_record_is_there(ray: Stan
 
     assert ray.record()["state"] == "starting"
     assert made[0].is_dir()
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["while Ray starts", "when it answers"])
+async def test_a_guardian_that_is_told_to_end_takes_all_with_it(ray: StandIn, made: list[Path], answers: bool) -> None:
+    ray.may("guard", *(["answer"] if answers else []))
+    (ray.state / "cluster").mkdir(parents=True)
+    await asyncio.to_thread(LocalCluster(ray.config(), ray.state)._spawn)
+    record = ray.record()
+    if answers:
+        await seen(lambda: ray.record()["state"] == "ready", "the cluster is ready")
+
+    os.kill(record["pid"], signal.SIGTERM)
+
+    await seen(lambda: not cluster_processes(ray.state, record), "nothing of the cluster runs")
+    assert (ray.state / "cluster" / "guardian.log").read_text() == ""
+    assert not made[0].exists()
+    assert not (ray.state / "cluster" / "record.json").exists()
 
 
 async def test_work_that_is_ended_while_its_cluster_starts_is_never_submitted(ray: StandIn) -> None:
