@@ -20,7 +20,7 @@ Thing = TypeVar("Thing")
 
 
 class EndedBefore(Exception):
-    """The attempt was ended before anything was made for it."""
+    """The attempt was ended: nothing more is made for it."""
 
 
 class Underway:

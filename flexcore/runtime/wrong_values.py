@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 _ONLY_WORDS = re.compile(r"\^\(?(?:\?:)?([\w-]+(?:\|[\w-]+)*)\)?\$")
 
@@ -27,7 +28,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, sorted(known), n=1)), None)
 
 
-def _problem(found: object, model: type[BaseModel], prefix: str) -> str:
+def _problem(found: ErrorDetails, model: type[BaseModel], prefix: str) -> str:
     match found:
         case {"type": "extra_forbidden", "loc": (*above, key)}:
             near = None if above else nearest(str(key), keys_of(model))
@@ -37,10 +38,8 @@ def _problem(found: object, model: type[BaseModel], prefix: str) -> str:
             words := _ONLY_WORDS.fullmatch(pattern)
         ):
             return _at(prefix, place, f"it can only be {' or '.join(repr(each) for each in words[1].split('|'))}")
-        case {"loc": (*place,), "msg": str(message)}:
-            return _at(prefix, place, message.removeprefix("Value error, "))
         case _:
-            return _at(prefix, [], "not as it should be")
+            return _at(prefix, found["loc"], found["msg"].removeprefix("Value error, "))
 
 
 def _at(prefix: str, location: Iterable[object], message: str) -> str:

@@ -297,7 +297,7 @@ async def test_a_run_killed_with_its_shim_is_lost_and_does_not_block_its_state_i
     await eventually(lambda: not owned_processes(name), "nothing of the killed run is left")
     started = time.monotonic()
     assert check(output(await result_of(runtime, site.request("killed"))))["rows"] == 27_004
-    assert time.monotonic() - started < 200  # Meltano alone refuses for five minutes
+    assert time.monotonic() - started < 60  # Meltano alone refuses for five minutes
 
 
 def shim_pid(site: Site, name: str) -> int:

@@ -21,7 +21,7 @@ from flexcore.model.workflow import StepKind
 from flexcore.runtime.interface import Submitted
 from flexcore.runtime.shim import owned_processes
 
-ENOUGH_S = 50.0  # a run is 2 seconds; each of these would go on for 60 and more
+ENOUGH_S = 20.0  # a run is 2 seconds; each of these would go on for 60 and more
 PROJECT = """
 default_environment: dev
 environments: [{name: dev}]

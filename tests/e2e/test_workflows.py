@@ -1,12 +1,16 @@
 """What a workflow file means, on the real engine, store and local runtime."""
 
+import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from e2e.embedded import Plane, plane, statuses, step_of
+from e2e.moved_clock import MovedClock
 
 from flexcore.control.verify import verify_executions
 from flexcore.model.errors import AlreadyExists, InvalidInput, NoFeasibleRuntime
+from flexcore.model.ids import StepPath
 from flexcore.model.requests import RetryRequest, StartRequest, TaskRequest
 from flexcore.testing import auditor
 
@@ -152,16 +156,25 @@ steps:
     assert step_of(document, "once")["attempt"] == 2
 
 
-async def test_a_time_limit_ends_a_step_with_its_processes(here: Plane, tmp_path: Path) -> None:
-    document = await here.execute("""
+async def test_a_time_limit_ends_a_step_with_its_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = MovedClock(monkeypatch)
+    async with plane(tmp_path) as here, asyncio.timeout(60):
+        id = await here.start("""
 name: too_slow
 steps:
-  - {id: nap, type: bash, timeout: 300ms, with: {script: "sleep 60; true"}}
+  - {id: nap, type: bash, timeout: 1h, with: {script: "touch up; sleep 600; true"}}
 """)
+        live = here.installation.engine.live[id]
+        while not (tmp_path / "up").exists() or live.state.steps[StepPath("nap")].expires_at is None:
+            await asyncio.sleep(0.01)
+        before = auditor.processes_of(tmp_path)
+        clock.move(timedelta(hours=1))
+        document = await here.finish(id)
 
-    assert document["status"] == "failed"
-    assert document["error"]["class"] == "timeout"
-    assert auditor.processes_of(tmp_path) == {}
+        assert document["status"] == "failed"
+        assert document["error"]["class"] == "timeout"
+        assert before != {}
+        assert auditor.processes_of(tmp_path) == {}
 
 
 async def test_a_time_limit_of_the_execution_ends_it_and_runs_on_failure(here: Plane) -> None:
